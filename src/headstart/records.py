@@ -242,6 +242,7 @@ class Cost:
         peak_bytes: highest resident memory of the process (or allocated on the GPU) during the trial.
         latency_ms: median seconds of one forward pass with one image, in milliseconds.
         throughput_images_per_second: forward passes in large batches.
+        wall_seconds: of the whole trial as it ran, evaluation and measuring included, cached parts as quick as they were.
     """
 
     parameters: int = 0
@@ -257,6 +258,7 @@ class Cost:
     peak_bytes: int = 0
     latency_ms: float = 0.0
     throughput_images_per_second: float = 0.0
+    wall_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-
+"""What results mean: metrics, intervals, tests and verdicts, from NumPy arrays alone."""

@@ -1,0 +1,45 @@
+# Two commands matter: `make demo` (the main job on data that needs no download) and `make check` (the one gate).
+# Both make their own virtual environment, once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo check format lint types layers test notebooks bench clean
+
+demo: $(VENV)/ready
+	$(BIN)/headstart compare digits
+
+check: lint types layers test
+
+lint: $(VENV)/ready-dev
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+
+format: $(VENV)/ready-dev
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+types: $(VENV)/ready-dev
+	$(BIN)/mypy
+
+layers: $(VENV)/ready-dev
+	$(BIN)/lint-imports
+
+# `data` tests run by themselves where the development data is found, and skip where it is not.
+test: $(VENV)/ready-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+# A stamp is made last, so an installation that was interrupted is taken up again.
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "headstart needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,tensorboard]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache

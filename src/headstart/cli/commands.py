@@ -1,0 +1,266 @@
+"""The commands. Heavy modules are imported inside them, so that `headstart --help` answers at once."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headstart.errors import HeadstartError
+from headstart.version import __version__
+
+_INTERRUPTED = 130  # the shell's code for Ctrl-C
+
+app = typer.Typer(
+    name="headstart",
+    help="Train from scratch, or reuse a pretrained network? headstart answers for your images, and says how sure it is.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Language = Annotated[
+    str | None, typer.Option("--lang", help="Language of messages and report: en or es. Default: your locale's.")
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of runs.")]
+
+
+def main() -> None:
+    """Run the command line; every error that headstart raises on purpose becomes one readable message and an exit code."""
+    from rich.console import Console
+    from rich.text import Text
+
+    try:
+        app()
+    except HeadstartError as error:
+        console = Console(stderr=True)
+        console.print(Text("Error: ", style="bold red") + Text(str(error), style="default"))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        from headstart.report.language import Texts, resolve_language
+
+        Console(stderr=True).print(Texts(resolve_language(_language_of(sys.argv))).get("cli.interrupted"))
+        sys.exit(_INTERRUPTED)
+
+
+def _language_of(arguments: list[str]) -> str | None:
+    """The value of `--lang`, for messages after the parser has gone."""
+    for place, argument in enumerate(arguments):
+        if argument == "--lang" and place + 1 < len(arguments):
+            return arguments[place + 1]
+        if argument.startswith("--lang="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"headstart {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def compare(
+    data: Annotated[
+        str, typer.Argument(help="digits, cifar10, cifar100, a folder (DIR/train/CLASS/ and DIR/test/CLASS/, or DIR/CLASS/), or an .npz file.")
+    ] = "digits",
+    preset: Annotated[str, typer.Option(help="default, or classroom: the class exercise as it was, its mistake included.")] = "default",
+    recipe: Annotated[
+        list[str] | None, typer.Option("--recipe", help="A recipe's name or the path of a .toml file; may be repeated. Default: the preset's.")
+    ] = None,
+    backbone: Annotated[
+        list[str] | None, typer.Option("--backbone", help="A timm model name or a weight file; may be repeated. Default: mobilenetv2_100.")
+    ] = None,
+    weights_dir: Annotated[
+        Path | None, typer.Option(help="Folder of weight files, searched before HEADSTART_WEIGHTS and the cache.")
+    ] = None,
+    input_size: Annotated[int | None, typer.Option(help="Side in pixels that every network sees. Default: from data and backbone.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Repetitions of each recipe. Default: 3 where the time allows.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Time to plan for, such as 90s, 10m or 1h30m.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every recipe that trains by epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    augmentation: Annotated[
+        str | None, typer.Option(help="For the network from scratch: none, shift or shift-flip. Default: what is safe for the data.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use a stratified subset of this many training images.")] = None,
+    margin: Annotated[float, typer.Option(help="Differences within it do not matter to you, in points of accuracy.")] = 1.0,
+    split_seed: Annotated[int, typer.Option(help="Seed of the split, where the data has none of its own.")] = 0,
+    val_fraction: Annotated[float, typer.Option(help="Share of the training part that becomes val.")] = 0.1,
+    test_fraction: Annotated[float, typer.Option(help="Share of all images that becomes test, where the data has none.")] = 0.2,
+    keep_duplicates: Annotated[
+        bool, typer.Option("--keep-duplicates", help="Leave images in train whose exact pixels are in test.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    name: Annotated[str | None, typer.Option(help="Name of the run. Default: the data's name.")] = None,
+    runs: Runs = Path("runs"),
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs into each trial's folder.")] = False,
+    lang: Language = None,
+) -> None:
+    """Compare training from scratch with reusing a pretrained network, and write a report.
+
+    Running the same command again continues where it ended: nothing that is done is repeated.
+    """
+    from rich.console import Console
+
+    from headstart.report.language import Texts, resolve_language
+
+    texts = Texts(resolve_language(lang))
+    console = Console()
+    console.print(texts.get("cli.loading"), style="dim")
+
+    from headstart import api
+    from headstart.cli.progress import TerminalObserver, print_summary
+
+    with TerminalObserver(console, texts) as observer:
+        comparison = api.compare(
+            data,
+            recipes=recipe,
+            seeds=seeds,
+            preset=preset,
+            backbones=backbone or (),
+            weights_dir=weights_dir,
+            input_size=input_size,
+            budget=budget,
+            epochs=epochs,
+            batch_size=batch_size,
+            augmentation=augmentation,
+            limit=limit,
+            margin=margin / 100,
+            split_seed=split_seed,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            keep_duplicates=keep_duplicates,
+            device=device,
+            name=name,
+            runs=runs,
+            language=texts.language,
+            tensorboard=tensorboard,
+            observer=observer,
+            command=shlex.join(["headstart", *sys.argv[1:]]),
+        )
+    print_summary(console, texts, comparison)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    lang: Language = None,
+) -> None:
+    """Rebuild a run's reports from its results.json, in English or Spanish."""
+    from headstart import api
+
+    paths = api.rebuild_report(run, lang)
+    typer.echo(paths.html)
+    typer.echo(paths.markdown)
+
+
+@app.command()
+def runs(folder: Runs = Path("runs"), lang: Language = None) -> None:
+    """List the runs: what is done and what each found."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from headstart.report.language import Texts, resolve_language
+    from headstart.study.ledger import list_runs
+
+    texts = Texts(resolve_language(lang))
+    console = Console()
+    found = list_runs(folder)
+    if not found:
+        console.print(texts.get("cli.no_runs", folder=str(folder)), markup=False)
+        return
+    table = Table()
+    for key in ("name", "trials", "state", "best"):
+        table.add_column(texts.get(f"cli.runs_{key}"))
+    for run in found:
+        state = texts.get("cli.run_finished" if run.finished else "cli.run_unfinished")
+        table.add_row(run.name, str(run.trials_done), state, run.best or "–")
+    console.print(table)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, or of one trial.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    recipe: Annotated[str | None, typer.Option(help="Recipe to use. Default: the one that the verdict recommends.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed to use. Default: the first.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image, with every probability.")] = False,
+) -> None:
+    """Classify image files with a trained model, preprocessed exactly as in training."""
+    from dataclasses import asdict
+
+    from headstart import api
+
+    bundle = api.load(run, recipe=recipe, seed=seed)
+    failed = False
+    for path in _image_files(images):
+        try:
+            answer = bundle.predict([path])[0]
+        except HeadstartError as error:  # one bad file must not cost the others their answer
+            typer.echo(f"{path}\t{error}", err=True)
+            failed = True
+            continue
+        if as_json:
+            typer.echo(json.dumps(asdict(answer), ensure_ascii=False))
+        else:
+            typer.echo(f"{path}\t{answer.predicted}\t{answer.probability:.3f}")
+    if failed:
+        raise typer.Exit(3)
+
+
+@app.command()
+def env(
+    weights_dir: Annotated[Path | None, typer.Option(help="Folder of weight files.")] = None, lang: Language = None
+) -> None:
+    """Print versions, device, threads and folders, what is missing, and the command that repairs it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from headstart.environment import available_devices, choose_device, describe_environment, find_problems, folders
+    from headstart.report.language import Texts, resolve_language
+
+    texts = Texts(resolve_language(lang))
+    console = Console()
+    problems = find_problems()
+    table = Table(show_header=False, box=None)
+    rows: dict[str, Any] = {}
+    if not any(problem.what.startswith("torch ") for problem in problems):
+        rows = describe_environment(choose_device()) | {"devices": ", ".join(available_devices())}
+    rows |= folders()
+    if not problems:
+        from headstart.models.weights import weight_files
+
+        found = weight_files(weights_dir)
+        rows["weight files"] = ", ".join(f"{file.architecture} ({file.path})" for file in found) or texts.get("cli.none")
+    for key, value in rows.items():
+        table.add_row(texts.get(f"cli.env_{key.replace('-', '_').replace(' ', '_')}"), str(value))
+    console.print(table)
+    for problem in problems:
+        console.print(texts.get("cli.problem", what=problem.what), style="red", markup=False)
+        console.print(texts.get("cli.repair", command=problem.repair), markup=False)
+    if problems:
+        raise typer.Exit(5)
+    if not rows["weight files"] or rows["weight files"] == texts.get("cli.none"):
+        console.print(texts.get("cli.no_weight_files", folder=folders()["weights"]), markup=False)
+    console.print(texts.get("cli.all_well"), style="green")
+
+
+def _image_files(paths: list[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        else:
+            files.append(path)
+    return files

@@ -1,0 +1,134 @@
+"""What the terminal shows while a comparison runs, and at its end."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from headstart.api import Comparison
+from headstart.records import DuplicateReport, ImageSet, NotRun, Recipe, Split, TrialResult
+from headstart.report.language import Texts
+from headstart.report.render import comparison_table
+from headstart.study.ledger import Ledger
+from headstart.study.planning import Plan
+
+_LISTED_FILES = 20  # chosen: a screen's worth; the report lists all
+
+
+class TerminalObserver:
+    """Draws one progress bar per stage and prints what the study found out on its way."""
+
+    def __init__(self, console: Console, texts: Texts) -> None:
+        self._console = console
+        self._texts = texts
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def stage(self, name: str, total: int) -> None:
+        """Replace the bar."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(self._texts.get(f"cli.stage_{name}"), total=total, detail="")
+
+    def advance(self, done: int, loss: float | None = None, accuracy: float | None = None, rate: float = 0.0) -> None:
+        """Move the bar; beside it loss, accuracy and images per second, where there are any."""
+        if self._task is None:
+            return
+        parts = []
+        if loss is not None:
+            parts.append(self._texts.get("cli.loss", value=self._texts.decimal(loss, 3)))
+        if accuracy is not None:
+            parts.append(self._texts.get("cli.accuracy", value=self._texts.percent(accuracy)))
+        if rate:
+            parts.append(self._texts.get("cli.rate", value=self._texts.count(round(rate))))
+        self._progress.update(self._task, completed=done, detail="  ".join(parts))
+
+    def data_ready(self, images: ImageSet, split: Split, duplicates: DuplicateReport) -> None:
+        """Say how many images there are, and list the files that were left out."""
+        texts = self._texts
+        self._say(
+            "cli.data",
+            name=images.name,
+            images=texts.count(len(images.images)),
+            classes=texts.count(len(images.class_names)),
+            train=texts.count(len(split.train)),
+            val=texts.count(len(split.val)),
+            test=texts.count(len(split.test)),
+        )
+        if duplicates.across_splits:
+            key = "cli.duplicates_removed" if duplicates.removed else "cli.duplicates_kept"
+            self._say(key, count=texts.count(duplicates.across_splits))
+        if images.left_out:
+            self._say("cli.left_out", count=texts.count(len(images.left_out)))
+            for file in images.left_out[:_LISTED_FILES]:
+                reason = texts.get(f"left_out.{file.reason}")
+                detail = f" ({file.detail})" if file.detail else ""
+                self._console.print(f"  {file.path}: {reason}{detail}", markup=False, highlight=False)
+            if len(images.left_out) > _LISTED_FILES:
+                self._say("cli.left_out_more", count=texts.count(len(images.left_out) - _LISTED_FILES))
+
+    def plan_ready(self, plan: Plan, ledger: Ledger, done: int) -> None:
+        """Say what will run, for how long, and what will not run and why."""
+        texts = self._texts
+        total = sum(len(planned.seeds) for planned in plan.recipes)
+        self._say(
+            "cli.plan",
+            recipes=texts.count(len(plan.recipes)),
+            trials=texts.count(total),
+            seeds=texts.count(len(plan.seeds)),
+            duration=texts.duration(plan.predicted_seconds),
+        )
+        if done:
+            self._say("cli.already_done", done=texts.count(done), total=texts.count(total), folder=str(ledger.folder))
+        for missing in plan.not_run:
+            self._say(f"cli.not_run_{missing.reason.replace('-', '_')}", name=missing.name, detail=missing.detail)
+
+    def trial_begins(self, recipe: Recipe, seed: int, number: int, total: int) -> None:
+        """Nothing: the stages that follow say it."""
+
+    def trial_ends(self, result: TrialResult, was_done: bool) -> None:
+        """One line per trial."""
+        texts = self._texts
+        accuracy = float((result.val_logits.argmax(1) == result.val_labels).mean())
+        self._say(
+            "cli.trial_was_done" if was_done else "cli.trial_done",
+            name=result.recipe.name,
+            seed=str(result.seed),
+            accuracy=texts.percent(accuracy),
+            duration=texts.duration(result.cost.wall_seconds),
+        )
+
+    def trial_failed(self, missing: NotRun) -> None:
+        """Say so; the other trials go on."""
+        self._say("cli.trial_failed", name=missing.name, detail=missing.detail)
+
+    def _say(self, key: str, **values: str) -> None:
+        self._console.print(self._texts.get(key, **values), markup=False, highlight=False)
+
+
+def print_summary(console: Console, texts: Texts, comparison: Comparison) -> None:
+    """End with the comparison table, the verdict in one sentence, and the report's path."""
+    console.print()
+    console.print(comparison_table(comparison.results, texts))
+    console.print()
+    console.print(texts.get("cli.verdict", statement=comparison.verdict), style="bold", markup=False, highlight=False)
+    console.print(texts.get("cli.report_at"), markup=False, highlight=False)
+    console.print(f"  {comparison.paths.html}", markup=False, highlight=False, soft_wrap=True)

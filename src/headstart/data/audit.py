@@ -1,0 +1,135 @@
+"""What can be said about a data set before anything is trained on it."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.randomness import generator
+from headstart.records import DuplicateReport, Images, ImageSet, Indices, Split
+
+_BLOCK_BYTES = 1 << 24  # chosen: 16 MiB of pixels at a time, whatever the size of the set
+_SIZES_SHOWN = 20  # docs/results.md
+
+
+def data_facts(images: ImageSet, split: Split, duplicates: DuplicateReport) -> dict[str, Any]:
+    """Describe a data set: the object `data` of `results.json`, without its `samples`.
+
+    Args:
+        images: the set.
+        split: its parts.
+        duplicates: what `make_split` found.
+
+    Returns:
+        A dictionary that JSON can hold; docs/results.md says what each field is.
+    """
+    classes = len(images.class_names)
+    counts = {
+        name: np.bincount(images.labels[part], minlength=classes)
+        for name, part in (("train", split.train), ("val", split.val), ("test", split.test))
+    }
+    mean, std = channel_statistics(images.images, split.train)
+    present = counts["train"][counts["train"] > 0]
+    return {
+        "name": images.name,
+        "source": images.source,
+        "fingerprint": images.fingerprint,
+        "images": len(images.labels),
+        "classes": [
+            {"name": name, **{part: int(count[index]) for part, count in counts.items()}}
+            for index, name in enumerate(images.class_names)
+        ],
+        "canvas": images.canvas,
+        "original_sizes": [
+            {"width": size.width, "height": size.height, "count": size.count}
+            for size in images.original_sizes[:_SIZES_SHOWN]
+        ],
+        "original_size_kinds": len(images.original_sizes),
+        "channel_mean": mean.tolist(),
+        "channel_std": std.tolist(),
+        "grayscale": is_grayscale(images.images),
+        "imbalance": float(present.max() / present.min()) if len(present) else 1.0,
+        "split": {
+            "train": len(split.train),
+            "val": len(split.val),
+            "test": len(split.test),
+            "seed": split.seed,
+            "origin": split.origin,
+        },
+        "duplicates": {
+            "groups": duplicates.groups,
+            "across_splits": duplicates.across_splits,
+            "conflicting_labels": duplicates.conflicting_labels,
+            "removed": duplicates.removed,
+            "examples": [list(pair) for pair in duplicates.examples],
+        },
+        "left_out": [{"path": file.path, "reason": file.reason, "detail": file.detail} for file in images.left_out],
+        "converted": [
+            {"conversion": kind.conversion, "count": kind.count, "examples": list(kind.examples)}
+            for kind in images.converted
+        ],
+        "mirror_safe": images.mirror_safe,
+    }
+
+
+def channel_statistics(images: Images, indices: Indices) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and standard deviation of each channel over some images, read in blocks.
+
+    The sums are of integers below 2**53, which float64 holds exactly, so that the block size cannot matter.
+
+    Args:
+        images: `(N, S, S, 3) uint8`.
+        indices: `(n,) int64`, which of them, at least one.
+
+    Returns:
+        Two arrays `(3,) float64`, 0 to 255: mean, and population standard deviation (divided by n, not n - 1).
+    """
+    step = _images_per_block(images)
+    total, squares = np.zeros(3), np.zeros(3)
+    for start in range(0, len(indices), step):
+        block = images[indices[start : start + step]].reshape(-1, 3).astype(np.float64)
+        total += block.sum(axis=0)
+        squares += np.einsum("nc,nc->c", block, block)
+    count = len(indices) * images.shape[1] * images.shape[2]
+    mean = total / count
+    return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
+
+
+def is_grayscale(images: Images) -> bool:
+    """Whether every image has three equal channels; stops at the first block that does not.
+
+    Args:
+        images: `(N, S, S, 3) uint8`.
+    """
+    step = _images_per_block(images)
+    for start in range(0, len(images), step):
+        block = images[start : start + step]
+        if not (np.array_equal(block[..., 0], block[..., 1]) and np.array_equal(block[..., 0], block[..., 2])):
+            return False
+    return True
+
+
+def sample_indices(images: ImageSet, split: Split, per_class: int = 5, seed: int = 0) -> dict[int, list[int]]:
+    """Draw a few training images of every class, to be shown.
+
+    Args:
+        images: the set.
+        split: its parts; only train is shown.
+        per_class: how many of each class, if it has as many.
+        seed: draws them.
+
+    Returns:
+        Class index to image indices, in the order of the classes; indices are sorted.
+    """
+    labels = images.labels[split.train]
+    shuffled = generator(seed, "samples").permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    ends = np.cumsum(np.bincount(labels, minlength=len(images.class_names)))
+    return {
+        index: sorted(split.train[chosen[:per_class]].tolist())
+        for index, chosen in enumerate(np.split(by_class, ends[:-1]))
+    }
+
+
+def _images_per_block(images: Images) -> int:
+    return max(1, _BLOCK_BYTES // max(1, int(np.prod(images.shape[1:]))))

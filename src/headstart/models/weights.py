@@ -1,0 +1,170 @@
+"""Weight files: safetensors whose metadata says which network they belong to and which pixels it expects.
+
+The format is written down in `docs/weights.md`. Loading is strict: a missing or an unexpected key is an error that names it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from headstart.errors import WeightsError
+from headstart.files import cache_folder
+
+_NAMED_KEYS = 5  # chosen: enough keys in an error message to recognise a pattern
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a weight file's metadata says.
+
+    Attributes:
+        path: of the file.
+        architecture: timm's name.
+        timm_arguments: keyword arguments for `timm.create_model`.
+        input_size: side in pixels that the network was pretrained at.
+        interpolation, mean, std: of its preprocessing; mean and std for pixels scaled to 0..1.
+        licence, pretraining: words for people.
+    """
+
+    path: Path
+    architecture: str
+    timm_arguments: dict[str, Any]
+    input_size: int
+    interpolation: Literal["nearest", "bilinear", "bicubic"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    licence: str
+    pretraining: str
+
+
+def weights_folders(weights_dir: Path | None = None) -> list[Path]:
+    """Return the folders searched for weight files, in order: `--weights-dir`, `HEADSTART_WEIGHTS`, the cache."""
+    folders = [weights_dir] if weights_dir is not None else []
+    if named := os.environ.get("HEADSTART_WEIGHTS"):
+        folders.append(Path(named).expanduser())
+    return [*folders, cache_folder() / "weights"]
+
+
+def read_weights_file(path: Path) -> WeightsFile:
+    """Read and check a weight file's metadata, without reading its tensors.
+
+    Raises:
+        WeightsError: the file is not safetensors, or its metadata breaks the format; the message says which field.
+    """
+    metadata = _read_metadata(path)
+    if "architecture" not in metadata:
+        raise WeightsError(
+            f"{path}: its metadata has no 'architecture' (a timm model name). docs/weights.md shows the format."
+        )
+    interpolation = metadata.get("interpolation", "bilinear")
+    if interpolation not in ("nearest", "bilinear", "bicubic"):
+        raise WeightsError(f"{path}: interpolation is {interpolation!r}; expected nearest, bilinear or bicubic.")
+    try:
+        return WeightsFile(
+            path=path,
+            architecture=metadata["architecture"],
+            timm_arguments=json.loads(metadata.get("timm_kwargs", "{}")),
+            input_size=int(metadata["input_size"]),
+            interpolation=cast(Literal["nearest", "bilinear", "bicubic"], interpolation),
+            mean=_three(metadata["mean"]),
+            std=_three(metadata["std"]),
+            licence=metadata.get("license", ""),
+            pretraining=metadata.get("pretraining", ""),
+        )
+    except (KeyError, ValueError) as error:
+        raise WeightsError(
+            f"{path}: its metadata breaks the format at {error}. docs/weights.md shows what is expected."
+        ) from error
+
+
+def find_weights_file(name: str, folders: list[Path]) -> WeightsFile | None:
+    """Find the weight file for an architecture: by its metadata, or by its file name.
+
+    Args:
+        name: timm architecture name, or a file name without `.safetensors`.
+        folders: searched in order; those that do not exist are passed over.
+
+    Returns:
+        The first file that fits, or `None`.
+    """
+    for folder in folders:
+        for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
+            metadata = _read_metadata(path)
+            if name in (path.stem, metadata.get("architecture")):
+                return read_weights_file(path)
+    return None
+
+
+def weight_files(weights_dir: Path | None = None) -> list[WeightsFile]:
+    """List every usable weight file in the weight folders."""
+    return [
+        read_weights_file(path)
+        for folder in weights_folders(weights_dir)
+        if folder.is_dir()
+        for path in sorted(folder.glob("*.safetensors"))
+    ]
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> None:
+    """Load a state dict into a module; every key and shape must fit.
+
+    Raises:
+        WeightsError: names the missing keys, the unexpected keys, and the shapes that differ.
+    """
+    expected = module.state_dict()
+    # A batch counter is bookkeeping of training; files may leave it out.
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in expected]
+    misshapen = [
+        f"{key}: expected {tuple(expected[key].shape)}, found {tuple(value.shape)}"
+        for key, value in state.items()
+        if key in expected and expected[key].shape != value.shape
+    ]
+    problems = [
+        f"{len(keys)} {what} ({', '.join(keys[:_NAMED_KEYS])}{', ...' if len(keys) > _NAMED_KEYS else ''})"
+        for what, keys in (
+            ("missing keys", missing),
+            ("unexpected keys", unexpected),
+            ("tensors of another shape", misshapen),
+        )
+        if keys
+    ]
+    if problems:
+        raise WeightsError(
+            f"{origin} does not fit {type(module).__name__}: {'; '.join(problems)}. "
+            "Check the architecture and the timm arguments in the file's metadata."
+        )
+    module.load_state_dict(dict(state), strict=False)
+
+
+def hash_of_state(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 over names, types, shapes and bytes of a state dict: the same weights from anywhere hash alike."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        if name.endswith("num_batches_tracked"):
+            continue
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file ({error}). Replace or remove it.") from error
+
+
+def _three(text: str) -> tuple[float, float, float]:
+    first, second, third = (float(part) for part in text.split(","))
+    return first, second, third

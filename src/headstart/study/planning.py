@@ -1,0 +1,286 @@
+"""The plan of a study: recipes resolved against data and backbone, seconds predicted, seeds and epochs fitted to a budget."""
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from headstart.data.preprocessing import apply_preprocessing
+from headstart.models.backbones import (
+    Backbone,
+    build_random_backbone,
+    default_input_size,
+    seeded_torch,
+    split_for_fine_tuning,
+)
+from headstart.models.network import BackboneClassifier, NetworkSpec, build_network, freeze_batch_norm
+from headstart.records import ImageSet, NotRun, Preprocessing, Recipe, Split
+from headstart.training.engine import classification_loss
+
+COMFORTABLE_SECONDS = 15 * 60
+"""Without a budget, as many seeds as fit into this: a coffee's length (chosen)."""
+
+DEFAULT_SEEDS = 3
+_SCRATCH_LARGEST_INPUT = 96  # chosen: beyond it the simple CNN only becomes slower
+_TIMED_STEPS = 3
+_FROZEN_SPEED_UP = 2.2  # measured: ONNX Runtime over eager PyTorch, MobileNetV2 at 96 to 224 px, two cores (DESIGN)
+_EXPORT_SECONDS = 8.0  # measured: exporting and optimising MobileNetV2's graph, once per network and input size
+_PROBE_SECONDS_PER_GIGA = 15.0  # measured: seconds per 1e9 of images x features x classes, whole L2 path, two cores
+_FEWEST_EPOCHS = 2  # a learning curve needs two points
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the user set for every recipe that it applies to; `None` leaves the recipe's own value."""
+
+    input_size: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    augmentation: str | None = None
+    callbacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlannedRecipe:
+    """A resolved recipe with its backbone, the seeds it will run with, and the seconds predicted for one seed."""
+
+    recipe: Recipe
+    backbone: Backbone | None
+    seeds: tuple[int, ...]
+    seconds_per_seed: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will run, what will not and why, and how long it will take."""
+
+    recipes: tuple[PlannedRecipe, ...]
+    not_run: tuple[NotRun, ...]
+    seeds: tuple[int, ...]
+    predicted_seconds: float
+
+
+def resolve_recipe(
+    recipe: Recipe, images: ImageSet, split: Split, backbone: Backbone | None, overrides: Overrides
+) -> Recipe:
+    """Fill in everything that the data and the backbone decide.
+
+    Args:
+        recipe: as the user or a preset wrote it.
+        images, split: the channel statistics of train become the scratch network's preprocessing.
+        backbone: of the recipe, where it has one.
+        overrides: the user's settings; a preprocessing that the recipe itself fixes keeps its range.
+
+    Returns:
+        A recipe without open fields.
+    """
+    changes: dict[str, object] = {}
+    if recipe.epochs:
+        changes["epochs"] = overrides.epochs or recipe.epochs
+    changes["batch_size"] = overrides.batch_size or recipe.batch_size
+    if overrides.augmentation is not None and recipe.kind == "scratch":
+        changes["augmentation"] = overrides.augmentation
+    wanted = overrides.input_size or recipe.input_size
+    preprocessing = recipe.preprocessing or _default_preprocessing(recipe, images, split, backbone)
+    if wanted:
+        preprocessing = replace(preprocessing, input_size=wanted)
+    changes |= {
+        "preprocessing": preprocessing,
+        "input_size": preprocessing.input_size,
+        "weights_sha256": backbone.weights_sha256 if backbone and recipe.uses_pretrained_weights else None,
+        "callbacks": overrides.callbacks if recipe.epochs else (),
+    }
+    return recipe.with_changes(**changes)
+
+
+def _default_preprocessing(
+    recipe: Recipe, images: ImageSet, split: Split, backbone: Backbone | None
+) -> Preprocessing:
+    if backbone is not None:
+        return replace(backbone.preprocessing, input_size=default_input_size(images.canvas, backbone.native_size))
+    size = min(images.canvas, _SCRATCH_LARGEST_INPUT)
+    if recipe.kind == "majority":
+        return Preprocessing(size)
+    mean, std = channel_statistics(images, split)
+    return Preprocessing(size, mean=mean, std=std)
+
+
+def channel_statistics(
+    images: ImageSet, split: Split
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and deviation of each channel over train, for pixels scaled to 0..1, rounded to four digits.
+
+    Rounded so that the recipe reads well and its identity does not hang on the last bit of a sum.
+    """
+    total, squares, count = np.zeros(3), np.zeros(3), 0
+    for first in range(0, len(split.train), 1024):
+        pixels = images.images[split.train[first : first + 1024]].astype(np.float64) / 255
+        total += pixels.sum(axis=(0, 1, 2))
+        squares += np.square(pixels).sum(axis=(0, 1, 2))
+        count += pixels.shape[0] * pixels.shape[1] * pixels.shape[2]
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-8))
+    red, green, blue = (round(float(value), 4) for value in mean)
+    std_red, std_green, std_blue = (max(round(float(value), 4), 1e-4) for value in deviation)
+    return (red, green, blue), (std_red, std_green, std_blue)
+
+
+def make_plan(
+    recipes: list[tuple[Recipe, Backbone | None]],
+    not_run: list[NotRun],
+    images: ImageSet,
+    split: Split,
+    device: torch.device,
+    *,
+    seeds: int | None,
+    budget_seconds: float | None,
+) -> Plan:
+    """Predict each recipe's time by running a few of its steps, then fit seeds and epochs to the budget.
+
+    Args:
+        recipes: resolved, each with its backbone.
+        not_run: recipes that could not be resolved.
+        images, split, device: what the steps are timed on.
+        seeds: the user's number; `None` takes three, fewer where the budget (or a comfortable quarter of an hour) does not allow them.
+        budget_seconds: the user's limit. Seeds give way first, then epochs, then fine-tuning.
+
+    Returns:
+        The plan. A budget is planned, not enforced: the prediction can be wrong, and the report says by how much.
+    """
+    costs = [predict_seconds(recipe, backbone, images, split, device) for recipe, backbone in recipes]
+    missing = list(not_run)
+    limit = budget_seconds if budget_seconds is not None else COMFORTABLE_SECONDS
+    count = seeds or DEFAULT_SEEDS
+    if seeds is None:
+        while count > 1 and _total(recipes, costs, count) > limit:
+            count -= 1
+    if budget_seconds is not None and _total(recipes, costs, count) > limit:
+        recipes, costs = _shorten(recipes, costs, count, limit)
+        while _total(recipes, costs, count) > limit and any(recipe.kind == "finetune" for recipe, _ in recipes):
+            place = next(i for i, (recipe, _) in enumerate(recipes) if recipe.kind == "finetune")
+            missing.append(NotRun(recipes[place][0].name, "budget", f"{costs[place].total(recipes[place][0]):.0f}"))
+            del recipes[place], costs[place]
+    planned = tuple(
+        PlannedRecipe(recipe, backbone, tuple(range(_seeds_of(recipe, count))), cost.total(recipe))
+        for (recipe, backbone), cost in zip(recipes, costs, strict=True)
+    )
+    return Plan(planned, tuple(missing), tuple(range(count)), _total(recipes, costs, count))
+
+
+@dataclass(frozen=True)
+class PredictedCost:
+    """Seconds once for all seeds (cached features), once per trial, and per epoch."""
+
+    shared: float
+    fixed: float
+    per_epoch: float
+
+    def total(self, recipe: Recipe) -> float:
+        """Seconds of the first trial."""
+        return self.shared + self.fixed + self.per_epoch * recipe.epochs
+
+
+def predict_seconds(
+    recipe: Recipe, backbone: Backbone | None, images: ImageSet, split: Split, device: torch.device
+) -> PredictedCost:
+    """Predict a recipe's seconds from a few timed steps on real images; cached features are not assumed."""
+    if recipe.kind == "majority" or recipe.preprocessing is None:
+        return PredictedCost(0.0, 0.0, 0.0)
+    batch = min(recipe.batch_size, len(split.train))
+    steps = -(-len(split.train) // recipe.batch_size)
+    classes = len(images.class_names)
+    inputs = apply_preprocessing(images.images[split.train[:batch]], recipe.preprocessing).to(device)
+    labels = torch.from_numpy(images.labels[split.train[:batch]]).to(device)
+    if recipe.kind == "scratch":
+        spec = NetworkSpec("cnn", classes, recipe.preprocessing.input_size, recipe.width, recipe.dropout)
+        network = build_network(spec).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        step, forward = _time_steps(network, inputs, labels)
+        watched = min(len(split.train), 5000) + len(split.val)
+        final = (len(split.train) + len(split.val) + len(split.test)) / batch * forward
+        return PredictedCost(0.0, final, steps * step + watched / batch * forward)
+    if backbone is None:
+        return PredictedCost(0.0, 0.0, 0.0)
+    module = build_random_backbone(backbone, 0).to(device)
+    few = inputs[:16]
+    forward = _time_forward(module, few) / len(few) / (_FROZEN_SPEED_UP if device.type == "cpu" else 1.0)
+    export = _EXPORT_SECONDS if device.type == "cpu" else 0.0
+    extraction = len(images.images) * forward + export
+    probe = len(split.train) * backbone.features * classes / 1e9 * _PROBE_SECONDS_PER_GIGA + 0.5
+    if recipe.kind != "finetune":
+        # Random features are drawn anew for each seed; a gradient head costs little beside the features.
+        per_epoch = steps * 3e-4 if recipe.head == "gradient" else 0.0
+        return PredictedCost(extraction, probe if recipe.head == "convex" else 0.0, per_epoch)
+    cut = split_for_fine_tuning(module, few[:2]) if recipe.unfreeze == "last" else None
+    if cut is None:
+        network = BackboneClassifier(module, backbone.features, classes).to(device)
+        step, forward_step = _time_steps(network, inputs, labels)
+    else:
+        trunk, tail = cut
+        with torch.inference_mode():
+            middle = trunk(inputs)
+        network = BackboneClassifier(tail, backbone.features, classes).to(device)
+        step, forward_step = _time_steps(network, middle.clone(), labels)
+        extraction += len(images.images) * forward + export
+    watched = min(len(split.train), 5000) + len(split.val)
+    return PredictedCost(extraction, probe, steps * step + watched / batch * forward_step)
+
+
+def _time_steps(network: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """Seconds of one training step and of one forward pass, the medians of three, after one to warm up."""
+    network.train()
+    freeze_batch_norm(network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    durations = []
+    with seeded_torch(0):  # dropout draws numbers
+        for _ in range(_TIMED_STEPS + 1):
+            started = time.perf_counter()
+            optimizer.zero_grad(set_to_none=True)
+            classification_loss(network(inputs), labels).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            durations.append(time.perf_counter() - started)
+    return float(np.median(durations[1:])), _time_forward(network, inputs)
+
+
+def _time_forward(network: nn.Module, inputs: torch.Tensor) -> float:
+    network.eval()
+    durations = []
+    with torch.inference_mode():
+        for _ in range(_TIMED_STEPS + 1):
+            started = time.perf_counter()
+            network(inputs)
+            durations.append(time.perf_counter() - started)
+    return float(np.median(durations[1:]))
+
+
+def _seeds_of(recipe: Recipe, count: int) -> int:
+    # A control is there to be beaten; one trial of it is enough, and a deterministic recipe has only one.
+    return 1 if recipe.is_control or recipe.is_deterministic else count
+
+
+def _total(recipes: list[tuple[Recipe, Backbone | None]], costs: list[PredictedCost], count: int) -> float:
+    """Seconds of the whole study; features that several recipes share are counted once."""
+    total, extracted = 0.0, dict[object, float]()
+    for (recipe, _), cost in zip(recipes, costs, strict=True):
+        total += _seeds_of(recipe, count) * (cost.fixed + cost.per_epoch * recipe.epochs)
+        key = (recipe.backbone, recipe.weights_sha256, recipe.preprocessing)
+        extracted[key] = max(extracted.get(key, 0.0), cost.shared)
+    return total + sum(extracted.values())
+
+
+def _shorten(
+    recipes: list[tuple[Recipe, Backbone | None]], costs: list[PredictedCost], count: int, limit: float
+) -> tuple[list[tuple[Recipe, Backbone | None]], list[PredictedCost]]:
+    """Shorten every recipe's epochs by one common factor so that the study fits."""
+    moving = sum(
+        _seeds_of(recipe, count) * cost.per_epoch * recipe.epochs
+        for (recipe, _), cost in zip(recipes, costs, strict=True)
+    )
+    fixed = _total(recipes, costs, count) - moving
+    factor = max(limit - fixed, 0.0) / moving if moving else 1.0
+    shortened: list[tuple[Recipe, Backbone | None]] = []
+    for recipe, backbone in recipes:
+        epochs = max(min(_FEWEST_EPOCHS, recipe.epochs), int(recipe.epochs * factor))
+        shortened.append((recipe.with_changes(epochs=epochs) if recipe.epochs else recipe, backbone))
+    return shortened, costs

@@ -1,0 +1,360 @@
+"""Running a study: data, recipes and plan come together; what is not yet done is run, what is done is read back."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headstart.bundle import save_bundle
+from headstart.data.audit import data_facts
+from headstart.data.sources import load_images
+from headstart.data.splits import make_split
+from headstart.errors import HeadstartError, UsageError, WeightsUnavailableError
+from headstart.files import read_json, write_json
+from headstart.models.backbones import ALIASES, Backbone, find_backbone, untrained_backbone
+from headstart.records import (
+    DuplicateReport,
+    ImageSet,
+    NotRun,
+    Recipe,
+    Split,
+    TrialResult,
+    trial_identity,
+)
+from headstart.study.ledger import Ledger, open_run, recipe_from_json
+from headstart.study.observer import Observer
+from headstart.study.planning import Overrides, Plan, PlannedRecipe, make_plan, resolve_recipe
+from headstart.study.presets import (
+    DEFAULT_BACKBONE,
+    PRESETS,
+    classroom_recipes,
+    default_recipes,
+    named_recipe,
+)
+from headstart.study.trial import Bench, run_trial
+from headstart.training.callbacks import Callback
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """What a user asks of a comparison; see the command line's help for each option."""
+
+    data: str = "digits"
+    preset: str = "default"
+    recipes: tuple[str | Recipe, ...] = ()
+    backbones: tuple[str, ...] = ()
+    weights_dir: Path | None = None
+    input_size: int | None = None
+    seeds: int | None = None
+    budget_seconds: float | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    augmentation: str | None = None
+    limit: int | None = None
+    margin: float = 0.01
+    confidence: float = 0.95
+    split_seed: int = 0
+    val_fraction: float = 0.1
+    test_fraction: float = 0.2
+    remove_duplicates: bool = True
+    name: str | None = None
+    runs: Path = Path("runs")
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class RecipeOutcome:
+    """A recipe's trials, in the order of its seeds."""
+
+    planned: PlannedRecipe
+    results: tuple[TrialResult, ...]
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """Everything that a report is made from."""
+
+    request: StudyRequest
+    ledger: Ledger
+    images: ImageSet
+    split: Split
+    duplicates: DuplicateReport
+    facts: dict[str, Any]
+    plan: Plan
+    recipes: tuple[RecipeOutcome, ...]
+    not_run: tuple[NotRun, ...]
+    device: torch.device
+
+
+def run_study(
+    request: StudyRequest, device: torch.device, observer: Observer, callbacks: Sequence[Callback] = ()
+) -> StudyOutcome:
+    """Run a comparison from data to trials, continuing where an earlier run of the same request ended.
+
+    Args:
+        request: what is asked for.
+        device: where networks run.
+        observer: told of every step.
+        callbacks: the user's own; their names enter the recipes' identity.
+
+    Returns:
+        Results of every recipe that could run, and the reasons of those that could not.
+
+    Raises:
+        HeadstartError: the request, the data or a weight file cannot be used, before anything is trained.
+    """
+    _validate(request)
+    observer.stage("decoding", 1)
+    images = load_images(
+        request.data,
+        limit=request.limit,
+        seed=request.split_seed,
+        progress=_decoding_progress(observer),
+    )
+    split, duplicates = make_split(
+        images,
+        seed=request.split_seed,
+        val_fraction=request.val_fraction,
+        test_fraction=request.test_fraction,
+        remove_duplicates=request.remove_duplicates,
+    )
+    observer.data_ready(images, split, duplicates)
+    recipes = _requested_recipes(request, images)
+    usable, missing = _find_backbones(recipes, request.weights_dir)
+    ledger = open_run(request.runs, request.name, images.name, _request_record(request, images, recipes, usable))
+    with ledger.locked():
+        plan = _load_or_make_plan(request, ledger, usable, missing, images, split, device, callbacks)
+        observer.plan_ready(plan, ledger, _count_done(ledger, plan, images, split))
+        bench = Bench(images, split, device, observer, tuple(callbacks), request.tensorboard)
+        outcomes, failed = _run_trials(plan, bench, ledger, observer)
+    return StudyOutcome(
+        request=request,
+        ledger=ledger,
+        images=images,
+        split=split,
+        duplicates=duplicates,
+        facts=data_facts(images, split, duplicates),
+        plan=plan,
+        recipes=tuple(outcomes),
+        not_run=(*plan.not_run, *failed),
+        device=device,
+    )
+
+
+def _validate(request: StudyRequest) -> None:
+    checks = (
+        (request.preset in PRESETS, f"--preset takes {' or '.join(PRESETS)}, not {request.preset!r}."),
+        (request.seeds is None or request.seeds >= 1, f"--seeds counts runs, at least 1, not {request.seeds}."),
+        (request.epochs is None or request.epochs >= 1, f"--epochs is at least 1, not {request.epochs}."),
+        (request.batch_size is None or request.batch_size >= 2, f"--batch-size is at least 2, not {request.batch_size}."),
+        (request.limit is None or request.limit >= 10, f"--limit is at least 10 images, not {request.limit}."),
+        (0 <= request.margin < 1, f"--margin is a share of all images between 0 and 1, not {request.margin}."),
+        (0.5 <= request.confidence < 1, f"The confidence lies between 0.5 and 1, not {request.confidence}."),
+        (0 < request.val_fraction < 0.9, f"The val fraction lies between 0 and 0.9, not {request.val_fraction}."),
+        (0 < request.test_fraction < 0.9, f"The test fraction lies between 0 and 0.9, not {request.test_fraction}."),
+        (
+            request.input_size is None or 8 <= request.input_size <= 1024,
+            f"--input-size lies between 8 and 1024 pixels, not {request.input_size}.",
+        ),
+        (
+            request.augmentation in (None, "none", "shift", "shift-flip"),
+            f"--augmentation takes none, shift or shift-flip, not {request.augmentation!r}.",
+        ),
+    )
+    for holds, message in checks:
+        if not holds:
+            raise UsageError(message)
+
+
+def _requested_recipes(request: StudyRequest, images: ImageSet) -> list[Recipe]:
+    backbones = [ALIASES.get(name, name) for name in request.backbones] or [DEFAULT_BACKBONE]
+    if request.recipes:
+        recipes = [
+            item if isinstance(item, Recipe) else named_recipe(item, images, backbones) for item in request.recipes
+        ]
+    elif request.preset == "classroom":
+        recipes = [recipe for backbone in backbones for recipe in classroom_recipes(backbone)]
+        recipes = list({recipe.name: recipe for recipe in recipes}.values())
+    else:
+        recipes = default_recipes(images, backbones)
+    names = [recipe.name for recipe in recipes]
+    if len(set(names)) < len(names):
+        raise UsageError(f"Recipe names must differ; asked for were {', '.join(names)}.")
+    return recipes
+
+
+def _find_backbones(
+    recipes: list[Recipe], weights_dir: Path | None
+) -> tuple[list[tuple[Recipe, Backbone | None]], list[NotRun]]:
+    """Find each backbone once; a recipe whose weights are nowhere is set aside with the reason."""
+    found: dict[str, Backbone | WeightsUnavailableError] = {}
+    for name in {recipe.backbone: None for recipe in recipes if recipe.backbone is not None}:
+        try:
+            found[name] = find_backbone(name, weights_dir)
+        except WeightsUnavailableError as error:
+            found[name] = error
+    usable: list[tuple[Recipe, Backbone | None]] = []
+    missing = []
+    for recipe in recipes:
+        backbone = found[recipe.backbone] if recipe.backbone is not None else None
+        if not isinstance(backbone, WeightsUnavailableError):
+            usable.append((recipe, backbone))
+        elif recipe.uses_pretrained_weights or recipe.backbone is None:
+            missing.append(NotRun(recipe.name, "no-weights", str(backbone)))
+        else:
+            usable.append((recipe, untrained_backbone(recipe.backbone)))
+    return usable, missing
+
+
+def _request_record(
+    request: StudyRequest,
+    images: ImageSet,
+    recipes: list[Recipe],
+    usable: list[tuple[Recipe, Backbone | None]],
+) -> dict[str, Any]:
+    """What decides the run, as JSON: the same record continues the same run. Device, paths and language stay out."""
+    weights = {backbone.name: backbone.weights_sha256 for _, backbone in usable if backbone is not None}
+    record: dict[str, Any] = {
+        "data": images.fingerprint,
+        "recipes": [_as_json(recipe) for recipe in recipes],
+        "weights": weights,
+    }
+    left_out = {"data", "recipes", "backbones", "weights_dir", "name", "runs", "tensorboard"}
+    return record | {key: value for key, value in asdict(request).items() if key not in left_out}
+
+
+def _as_json(recipe: Recipe) -> dict[str, Any]:
+    """A recipe with lists for tuples, as it comes back from a JSON file."""
+    settings = asdict(recipe)
+    settings["callbacks"] = list(recipe.callbacks)
+    if recipe.preprocessing is not None:
+        settings["preprocessing"] |= {"mean": list(recipe.preprocessing.mean), "std": list(recipe.preprocessing.std)}
+    return settings
+
+
+def _load_or_make_plan(
+    request: StudyRequest,
+    ledger: Ledger,
+    usable: list[tuple[Recipe, Backbone | None]],
+    missing: list[NotRun],
+    images: ImageSet,
+    split: Split,
+    device: torch.device,
+    callbacks: Sequence[Callback],
+) -> Plan:
+    """The plan is kept: timings differ from run to run, and a resumed run must not train other epochs than the first."""
+    path = ledger.folder / "plan.json"
+    if path.exists():
+        return _plan_from_json(read_json(path), {recipe.name: backbone for recipe, backbone in usable})
+    overrides = Overrides(
+        request.input_size,
+        request.epochs,
+        request.batch_size,
+        request.augmentation,
+        tuple(f"{type(callback).__module__}.{type(callback).__qualname__}" for callback in callbacks),
+    )
+    resolved = [
+        (resolve_recipe(recipe, images, split, backbone, overrides), backbone) for recipe, backbone in usable
+    ]
+    observer_plan = make_plan(
+        resolved, missing, images, split, device, seeds=request.seeds, budget_seconds=request.budget_seconds
+    )
+    write_json(path, _plan_to_json(observer_plan))
+    return observer_plan
+
+
+def _plan_to_json(plan: Plan) -> dict[str, Any]:
+    return {
+        "recipes": [
+            {
+                "recipe": _as_json(planned.recipe),
+                "seeds": list(planned.seeds),
+                "seconds_per_seed": planned.seconds_per_seed,
+            }
+            for planned in plan.recipes
+        ],
+        "not_run": [asdict(missing) for missing in plan.not_run],
+        "seeds": list(plan.seeds),
+        "predicted_seconds": plan.predicted_seconds,
+    }
+
+
+def _plan_from_json(record: dict[str, Any], backbones: dict[str, Backbone | None]) -> Plan:
+    planned = tuple(
+        PlannedRecipe(
+            recipe_from_json(entry["recipe"]),
+            backbones[entry["recipe"]["name"]],
+            tuple(entry["seeds"]),
+            entry["seconds_per_seed"],
+        )
+        for entry in record["recipes"]
+    )
+    missing = tuple(NotRun(**entry) for entry in record["not_run"])
+    return Plan(planned, missing, tuple(record["seeds"]), record["predicted_seconds"])
+
+
+def _count_done(ledger: Ledger, plan: Plan, images: ImageSet, split: Split) -> int:
+    return sum(
+        ledger.is_done(trial_identity(planned.recipe, images.fingerprint, split, seed))
+        for planned in plan.recipes
+        for seed in planned.seeds
+    )
+
+
+def _run_trials(
+    plan: Plan, bench: Bench, ledger: Ledger, observer: Observer
+) -> tuple[list[RecipeOutcome], list[NotRun]]:
+    outcomes, failed = [], []
+    total = sum(len(planned.seeds) for planned in plan.recipes)
+    number = 0
+    for planned in plan.recipes:
+        results: list[TrialResult] = []
+        for seed in planned.seeds:
+            number += 1
+            observer.trial_begins(planned.recipe, seed, number, total)
+            identity = trial_identity(planned.recipe, bench.images.fingerprint, bench.split, seed)
+            was_done = ledger.is_done(identity)
+            try:
+                if not was_done:
+                    _run_and_save(planned, bench, ledger, seed, identity)
+                results.append(ledger.load(identity))
+            except (HeadstartError, MemoryError, torch.OutOfMemoryError) as error:
+                failed.append(NotRun(planned.recipe.name, "failed", f"seed {seed}: {type(error).__name__}: {error}"))
+                observer.trial_failed(failed[-1])
+                continue
+            observer.trial_ends(results[-1], was_done)
+        if results:
+            outcomes.append(RecipeOutcome(planned, tuple(results)))
+    return outcomes, failed
+
+
+def _run_and_save(planned: PlannedRecipe, bench: Bench, ledger: Ledger, seed: int, identity: str) -> None:
+    folder = ledger.trial_folder(identity)
+    finished = run_trial(bench, planned.recipe, planned.backbone, seed, identity, folder)
+    preprocessing = planned.recipe.preprocessing
+    if preprocessing is not None:
+        save_bundle(
+            folder,
+            finished.network,
+            finished.spec,
+            preprocessing,
+            bench.images.class_names,
+            bench.images.canvas,
+            planned.recipe.name,
+        )
+    ledger.save(finished.result)
+
+
+def _decoding_progress(observer: Observer) -> Any:
+    announced = False
+
+    def progress(done: int, total: int) -> None:
+        nonlocal announced
+        if not announced:
+            observer.stage("decoding", total)
+            announced = True
+        observer.advance(done)
+
+    return progress

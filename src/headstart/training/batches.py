@@ -1,0 +1,83 @@
+"""Where the engine's batches come from: images prepared anew for every epoch, or arrays kept from a frozen network."""
+
+import time
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from headstart.data.augmentation import augment
+from headstart.data.preprocessing import apply_preprocessing
+from headstart.records import Augmentation, Images, Indices, Labels, Preprocessing
+
+
+class Batches(Protocol):
+    """Inputs with labels, by position; `seconds` were spent on preparing inputs so far."""
+
+    labels: Labels
+    seconds: float
+
+    def inputs(self, positions: Indices, rng: np.random.Generator | None) -> torch.Tensor:
+        """Return the network's inputs at `positions`; `rng` draws the augmentation, `None` means none."""
+        ...
+
+
+class ImageBatches:
+    """Batches of images: augmentation (if a generator is given), then the one `Preprocessing`.
+
+    Args:
+        images: `(N, S, S, 3) uint8`, all images of the set.
+        labels: `(N,) int64`, all labels of the set.
+        indices: `(n,) int64`, the images that belong to this part.
+        preprocessing: the same object for every part.
+        augmentation: drawn anew whenever a generator is given.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        labels: Labels,
+        indices: Indices,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation = "none",
+    ) -> None:
+        self._images = images
+        self._indices = indices
+        self._preprocessing = preprocessing
+        self._augmentation = augmentation
+        self.labels = labels[indices]
+        self.seconds = 0.0
+
+    def inputs(self, positions: Indices, rng: np.random.Generator | None) -> torch.Tensor:
+        started = time.perf_counter()
+        pixels = self._images[self._indices[positions]]
+        if rng is not None and self._augmentation != "none":
+            moved = augment(torch.from_numpy(pixels).permute(0, 3, 1, 2), self._augmentation, rng)
+            pixels = moved.permute(0, 2, 3, 1).numpy()
+        prepared = apply_preprocessing(pixels, self._preprocessing)
+        self.seconds += time.perf_counter() - started
+        return prepared
+
+
+class ArrayBatches:
+    """Batches of a frozen network's activations; there is no augmentation, the network has already seen the pixels.
+
+    Args:
+        arrays: `(N, ...)` floating point, for all images of the set.
+        labels: `(N,) int64`, all labels of the set.
+        indices: `(n,) int64`, the images that belong to this part.
+    """
+
+    def __init__(self, arrays: npt.NDArray[np.floating], labels: Labels, indices: Indices) -> None:
+        self._arrays = arrays
+        self._indices = indices
+        self.labels = labels[indices]
+        self.seconds = 0.0
+
+    def inputs(self, positions: Indices, rng: np.random.Generator | None) -> torch.Tensor:
+        started = time.perf_counter()
+        rows = torch.from_numpy(np.ascontiguousarray(self._arrays[self._indices[positions]])).float()
+        prepared = rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows
+        self.seconds += time.perf_counter() - started
+        return prepared

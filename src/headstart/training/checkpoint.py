@@ -1,0 +1,73 @@
+"""The resume file of a training: one safetensors file with weights, best weights, optimizer state and history. No pickle."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from headstart.files import written_atomically
+
+_SEPARATOR = "|"
+
+
+def save_checkpoint(
+    path: Path,
+    network: nn.Module,
+    best: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    progress: dict[str, Any],
+) -> None:
+    """Write the state after an epoch, whole or not at all.
+
+    Args:
+        path: of the file.
+        network: its state dict is written.
+        best: the best weights so far.
+        optimizer: the tensors of its state are written; its rates are computed anew from schedule and progress.
+        progress: JSON values: epoch, history, states of the callbacks.
+    """
+    tensors = {f"network{_SEPARATOR}{name}": value for name, value in network.state_dict().items()}
+    tensors |= {f"best{_SEPARATOR}{name}": value for name, value in best.items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"optimizer{_SEPARATOR}{number}{_SEPARATOR}{name}"] = value
+    # Copies: safetensors refuses tensors that share memory, and wants them contiguous.
+    copies = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+    with written_atomically(path) as temporary:
+        save_file(copies, temporary, metadata={"progress": json.dumps(progress)})
+
+
+def load_checkpoint(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    """Put a saved state back into network and optimizer.
+
+    Returns:
+        `(best weights, progress)`, or `None` if there is no readable checkpoint: the training then starts anew.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            progress: dict[str, Any] = json.loads((file.metadata() or {})["progress"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError):
+        path.unlink()
+        return None
+    parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "best": {}}
+    optimizer_state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        part, _, rest = name.partition(_SEPARATOR)
+        if part == "optimizer":
+            number, _, key = rest.partition(_SEPARATOR)
+            optimizer_state.setdefault(int(number), {})[key] = value
+        else:
+            parts[part][rest] = value
+    network.load_state_dict(parts["network"])
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": optimizer_state})
+    return parts["best"], progress

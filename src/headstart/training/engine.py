@@ -1,0 +1,308 @@
+"""The one engine that trains: epochs of batches, evaluation, callbacks, best weights, resume.
+
+Every random number of an epoch comes from (seed, purpose, epoch), so an epoch does not depend on how the training got
+there: a training that was killed and resumed gives the same bytes as one that was not.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+from headstart.errors import HeadstartError
+from headstart.models.backbones import seeded_torch
+from headstart.models.network import freeze_batch_norm, parameter_groups
+from headstart.randomness import derive_seed, generator
+from headstart.records import EpochRecord, Labels, Logits, Recipe
+from headstart.training.batches import Batches
+from headstart.training.callbacks import Callback, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+from headstart.training.checkpoint import load_checkpoint, save_checkpoint
+from headstart.training.schedules import SCHEDULES
+
+_EVALUATION_BATCH = 256  # chosen: fits the cache with small images, amortises the call overhead
+_CURVE_IMAGES = 5000  # chosen: the train accuracy of a curve is read from at most this many images (+-1.4 points)
+
+
+class DivergedError(HeadstartError):
+    """The loss became infinite or not a number; a lower learning rate is the usual repair."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training gave: its curve, the epoch whose weights the network now has, how it ended, seconds of work."""
+
+    history: tuple[EpochRecord, ...]
+    best_epoch: int
+    stopped_early: bool
+    seconds: float
+    images_per_second: float
+
+
+@dataclass
+class Running:
+    """Averages of the current epoch in training mode."""
+
+    loss: float = 0.0
+    accuracy: float = 0.0
+    images_per_second: float = 0.0
+
+
+class Training:
+    """One training under way; what callbacks see."""
+
+    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, seed: int) -> None:
+        self.network = network
+        self.optimizer = optimizer
+        self.recipe = recipe
+        self.seed = seed
+        self.epoch = 0
+        self.epochs = recipe.epochs
+        self.batch = 0
+        self.batches = 0
+        self.rate_factor = 1.0
+        self.running = Running()
+        self.history: list[EpochRecord] = []
+        self.stop_reason: str | None = None
+        self.best: dict[str, torch.Tensor] = {}
+
+    def stop(self, reason: str) -> None:
+        """End the training after this epoch."""
+        self.stop_reason = reason
+
+    def keep_weights(self) -> None:
+        """Copy the current weights: they are the best so far."""
+        self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
+
+def classification_loss(logits: torch.Tensor, targets: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Cross-entropy of logits against integer labels or one-hot rows; both give the same number.
+
+    Args:
+        logits: `(N, C) float32`.
+        targets: `(N,) int64`, or `(N, C)` rows that sum to 1.
+        label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016).
+
+    Returns:
+        The mean over the batch, a scalar.
+    """
+    if targets.ndim == 2:
+        targets = targets.to(logits.dtype)
+    return functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+
+
+def train_network(
+    network: nn.Module,
+    train: Batches,
+    val: Batches,
+    recipe: Recipe,
+    seed: int,
+    *,
+    device: torch.device,
+    checkpoint: Path,
+    callbacks: Sequence[Callback] = (),
+    frozen_batch_norm: bool = False,
+    evaluate_untrained: bool = False,
+) -> Fitted:
+    """Train a network's trainable parameters and leave the best epoch's weights in it.
+
+    Args:
+        network: already on `device`; parameters with `requires_grad=False` stay as they are.
+        train, val: the two parts; test never comes here.
+        recipe: epochs, batch size, optimizer, rate, schedule, patience.
+        seed: of order, augmentation and dropout.
+        device: where the batches go.
+        checkpoint: the resume file; removed by the caller once the trial is done.
+        callbacks: run after the recipe's own.
+        frozen_batch_norm: keep batch-norm layers in evaluation mode throughout.
+        evaluate_untrained: let the weights as given compete as epoch 0, so that fine-tuning cannot end below its start.
+
+    Returns:
+        The curve, the best epoch and the seconds of work, those before a resume included.
+
+    Raises:
+        DivergedError: the loss is not finite.
+    """
+    optimizer = _make_optimizer(network, recipe)
+    training = Training(network, optimizer, recipe, seed)
+    best_keeper = ModelCheckpoint()
+    watchers = [best_keeper, *_recipe_callbacks(recipe), *callbacks]
+    schedule = SCHEDULES[recipe.schedule]
+    training.batches = -(-len(train.labels) // recipe.batch_size)
+    curve_part = _curve_positions(train.labels)
+    resumed = load_checkpoint(checkpoint, network, optimizer)
+    if resumed is not None:
+        training.best, progress = resumed
+        _restore(training, watchers, progress)
+    for watcher in watchers:
+        watcher.on_train_begin(training)
+    if resumed is None and evaluate_untrained:
+        record = _evaluate(training, train, val, curve_part, device, train_loss=None, started=time.perf_counter())
+        training.history.append(record)
+        for watcher in watchers:
+            watcher.on_epoch_end(training, record)
+    while training.epoch < recipe.epochs and training.stop_reason is None:
+        training.epoch += 1
+        started = time.perf_counter()
+        for watcher in watchers:
+            watcher.on_epoch_begin(training)
+        train_loss = _train_epoch(training, train, schedule, watchers, device, frozen_batch_norm)
+        record = _evaluate(training, train, val, curve_part, device, train_loss, started)
+        training.history.append(record)
+        for watcher in watchers:
+            watcher.on_epoch_end(training, record)
+        save_checkpoint(checkpoint, network, training.best, optimizer, _progress(training, watchers))
+    if training.best:
+        network.load_state_dict(training.best)
+    network.eval()
+    for watcher in watchers:
+        watcher.on_train_end(training)
+    seconds = sum(record.seconds for record in training.history)
+    images = len(train.labels) * training.epoch
+    return Fitted(
+        tuple(training.history),
+        best_keeper.best_epoch,
+        training.stop_reason is not None,
+        seconds,
+        images / seconds if seconds else 0.0,
+    )
+
+
+def predict_logits(network: nn.Module, batches: Batches, device: torch.device, positions: Any = None) -> Logits:
+    """Run a network over a part in evaluation mode, without augmentation.
+
+    Returns:
+        `(n, C) float32` logits in the order of the part (or of `positions`).
+    """
+    network.eval()
+    order = np.arange(len(batches.labels)) if positions is None else positions
+    outputs = []
+    with torch.inference_mode():
+        for first in range(0, len(order), _EVALUATION_BATCH):
+            inputs = batches.inputs(order[first : first + _EVALUATION_BATCH], None).to(device)
+            outputs.append(network(inputs).float().cpu().numpy())
+    logits: Logits = np.concatenate(outputs)
+    return logits
+
+
+def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    groups = parameter_groups(network, recipe.learning_rate, recipe.layer_decay)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return kinds[recipe.optimizer](groups, weight_decay=recipe.weight_decay)
+
+
+def _recipe_callbacks(recipe: Recipe) -> list[Callback]:
+    watchers: list[Callback] = []
+    if recipe.early_stopping_patience:
+        watchers.append(EarlyStopping(recipe.early_stopping_patience))
+    if recipe.reduce_on_plateau_patience:
+        watchers.append(ReduceLROnPlateau(recipe.reduce_on_plateau_patience))
+    return watchers
+
+
+def _train_epoch(
+    training: Training,
+    train: Batches,
+    schedule: Any,
+    watchers: Sequence[Callback],
+    device: torch.device,
+    frozen_batch_norm: bool,
+) -> float:
+    """Go through train once in a new order; return the mean loss in training mode."""
+    recipe, epoch, seed = training.recipe, training.epoch, training.seed
+    training.network.train()
+    if frozen_batch_norm:
+        freeze_batch_norm(training.network)
+    order = generator(seed, "order", epoch).permutation(len(train.labels))
+    augmentation = generator(seed, "augmentation", epoch)
+    loss_sum, correct, seen, started = 0.0, 0, 0, time.perf_counter()
+    with seeded_torch(derive_seed(seed, "dropout", epoch)):
+        for training.batch in range(1, training.batches + 1):
+            positions = order[(training.batch - 1) * recipe.batch_size : training.batch * recipe.batch_size]
+            if len(positions) < 2 and training.batches > 1:
+                break  # batch norm has no statistics of a single image
+            step = (epoch - 1) * training.batches + training.batch - 1
+            factor = schedule(step / max(recipe.epochs * training.batches, 1)) * training.rate_factor
+            for group in training.optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+            targets = torch.from_numpy(train.labels[positions]).to(device)
+            logits = training.network(train.inputs(positions, augmentation).to(device))
+            loss = classification_loss(logits, targets, recipe.label_smoothing)
+            training.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            training.optimizer.step()
+            value = float(loss.detach())
+            if not np.isfinite(value):
+                raise DivergedError(
+                    f"{recipe.name}: the loss became {value} in epoch {epoch}, batch {training.batch}. "
+                    f"Lower the learning rate (it is {recipe.learning_rate:g})."
+                )
+            loss_sum += value * len(positions)
+            correct += int((logits.detach().argmax(1) == targets).sum())
+            seen += len(positions)
+            training.running = Running(loss_sum / seen, correct / seen, seen / (time.perf_counter() - started))
+            for watcher in watchers:
+                watcher.on_batch_end(training)
+    return loss_sum / seen
+
+
+def _evaluate(
+    training: Training,
+    train: Batches,
+    val: Batches,
+    curve_part: npt.NDArray[np.int64],
+    device: torch.device,
+    train_loss: float | None,
+    started: float,
+) -> EpochRecord:
+    train_logits = predict_logits(training.network, train, device, curve_part)
+    val_logits = predict_logits(training.network, val, device)
+    own_loss = train_loss if train_loss is not None else _mean_loss(train_logits, train.labels[curve_part])
+    return EpochRecord(
+        epoch=training.epoch,
+        train_loss=own_loss,
+        train_accuracy=float((train_logits.argmax(1) == train.labels[curve_part]).mean()),
+        val_loss=_mean_loss(val_logits, val.labels),
+        val_accuracy=float((val_logits.argmax(1) == val.labels).mean()),
+        learning_rate=float(training.optimizer.param_groups[0]["lr"]) if training.epoch else 0.0,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _mean_loss(logits: Logits, labels: Labels) -> float:
+    return float(classification_loss(torch.from_numpy(logits), torch.from_numpy(labels)))
+
+
+def _curve_positions(labels: Labels) -> npt.NDArray[np.int64]:
+    """A fixed part of train for the curves: every k-th image of each class, the same in every epoch and trial."""
+    if len(labels) <= _CURVE_IMAGES:
+        return np.arange(len(labels))
+    by_class = np.argsort(labels, kind="stable")
+    return np.sort(by_class[np.linspace(0, len(labels) - 1, _CURVE_IMAGES).astype(np.int64)])
+
+
+def _progress(training: Training, watchers: Sequence[Callback]) -> dict[str, Any]:
+    return {
+        "epoch": training.epoch,
+        "rate_factor": training.rate_factor,
+        "stop_reason": training.stop_reason,
+        "history": [asdict(record) for record in training.history],
+        "callbacks": [watcher.state() for watcher in watchers],
+    }
+
+
+def _restore(training: Training, watchers: Sequence[Callback], progress: dict[str, Any]) -> None:
+    training.epoch = progress["epoch"]
+    training.rate_factor = progress["rate_factor"]
+    training.stop_reason = progress["stop_reason"]
+    training.history = [EpochRecord(**record) for record in progress["history"]]
+    for watcher, state in zip(watchers, progress["callbacks"], strict=True):
+        watcher.restore(state)

@@ -1,0 +1,89 @@
+"""Shifts and mirrors agree with the same thing done by hand, one image at a time."""
+
+import numpy as np
+import pytest
+import torch
+
+from headstart.data.augmentation import augment
+from tests.data.making import global_numpy_state
+
+
+def batch(count: int = 12, height: int = 16, width: int = 16) -> torch.Tensor:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 3, height, width), dtype=np.uint8)
+    return torch.from_numpy(pixels)
+
+
+def every_result(image: np.ndarray, most_rows: int, most_columns: int, *, flip: bool) -> list[bytes]:
+    """All that may become of one image, by padding and cutting it with NumPy."""
+    height, width = image.shape[1:]
+    padded = np.pad(image, ((0, 0), (most_rows,) * 2, (most_columns,) * 2), mode="reflect")
+    results = []
+    for top in range(2 * most_rows + 1):
+        for left in range(2 * most_columns + 1):
+            cut = padded[:, top : top + height, left : left + width]
+            results.append(cut.tobytes())
+            if flip:
+                results.append(cut[:, :, ::-1].tobytes())
+    return results
+
+
+def test_none_changes_nothing() -> None:
+    images = batch()
+    assert augment(images, "none", np.random.default_rng(0)) is images
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (8, 24), (4, 4)])
+def test_each_image_is_padded_by_reflection_and_cut(height: int, width: int, flip: bool) -> None:
+    images = batch(40, height, width)
+    moved = augment(images, "shift-flip" if flip else "shift", np.random.default_rng(1))
+    assert moved.shape == images.shape
+    assert moved.dtype == images.dtype
+    seen = set()
+    for before, after in zip(images.numpy(), moved.numpy(), strict=True):
+        possible = every_result(before, max(1, height // 8), max(1, width // 8), flip=flip)
+        seen.add(possible.index(after.tobytes()))
+    assert len(seen) > 5
+
+
+def test_every_shift_is_equally_likely_and_half_are_mirrored() -> None:
+    # The pixel's value says where it was: the result's centre tells the shift, its neighbour the direction.
+    count, side = 8100, 16
+    positions = torch.arange(side * side, dtype=torch.float32).view(1, 1, side, side).expand(count, 1, side, side)
+    moved = augment(positions, "shift-flip", np.random.default_rng(0))
+    centre, right = moved[:, 0, 8, 7].numpy(), moved[:, 0, 8, 8].numpy()
+    assert abs((right < centre).mean() - 0.5) < 0.03
+    rows = (centre // side - 8).astype(int)
+    assert np.abs(np.bincount(rows + 2, minlength=5) / count - 0.2).max() < 0.03
+    columns = (np.where(right > centre, centre, centre - 1) % side - 7).astype(int)
+    assert np.abs(np.bincount(columns + 2, minlength=5) / count - 0.2).max() < 0.03
+
+
+def test_seeds() -> None:
+    images = batch(64)
+    global_numpy = global_numpy_state()
+    global_torch = torch.random.get_rng_state()
+    first, again, other = (augment(images, "shift-flip", np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert global_numpy_state() == global_numpy
+    assert torch.equal(torch.random.get_rng_state(), global_torch)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16])
+def test_type_and_memory_format_do_not_matter(dtype: torch.dtype) -> None:
+    images = batch()
+    expected = augment(images, "shift-flip", np.random.default_rng(0))
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        given = images.to(dtype).contiguous(memory_format=memory_format)
+        before = given.clone()
+        moved = augment(given, "shift-flip", np.random.default_rng(0))
+        assert moved.dtype == dtype
+        assert torch.equal(moved.to(torch.uint8), expected)
+        assert moved.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(given, before)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_tiny_batches(count: int) -> None:
+    assert augment(batch(count), "shift-flip", np.random.default_rng(0)).shape == (count, 3, 16, 16)

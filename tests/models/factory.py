@@ -1,0 +1,39 @@
+"""Small weight files made for tests: random numbers in the real format."""
+
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import save_file
+
+TINY = "test_efficientnet"
+"""timm's own test network: a real EfficientNet of 0.2 M parameters."""
+
+
+def metadata(**changes: str) -> dict[str, str]:
+    """Metadata of a tiny weight file, with changes."""
+    return {
+        "architecture": TINY,
+        "input_size": "64",
+        "mean": "0.5,0.5,0.5",
+        "std": "0.25,0.25,0.25",
+        "interpolation": "bilinear",
+        "license": "CC0-1.0",
+        "pretraining": "none: random numbers",
+    } | changes
+
+
+def tiny_state(seed: int = 0) -> dict[str, torch.Tensor]:
+    """State dict of the tiny network with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = timm.create_model(TINY, num_classes=0)
+    return {name: value.contiguous() for name, value in network.state_dict().items()}
+
+
+def write_tiny_weights(folder: Path, name: str = TINY, **changes: str) -> Path:
+    """Write a weight file and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.safetensors"
+    save_file(tiny_state(), path, metadata=metadata(**changes))
+    return path

@@ -1,0 +1,90 @@
+"""Weight files: the format, strict loading, and hashes."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from headstart.errors import WeightsError
+from headstart.models.weights import find_weights_file, hash_of_state, load_strictly, read_weights_file, weight_files
+from tests.models.factory import TINY, metadata, tiny_state, write_tiny_weights
+
+
+def test_reads_what_the_metadata_says(tmp_path: Path) -> None:
+    file = read_weights_file(write_tiny_weights(tmp_path, timm_kwargs='{"bn_eps": 0.001}'))
+    assert file.architecture == TINY
+    assert file.timm_arguments == {"bn_eps": 0.001}
+    assert (file.input_size, file.mean, file.std) == (64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    assert file.licence == "CC0-1.0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"mean": "0.5,0.5"}, "breaks the format"),
+        ({"interpolation": "lanczos"}, "lanczos"),
+        ({"timm_kwargs": "not json"}, "breaks the format"),
+        ({"input_size": "large"}, "large"),
+    ],
+)
+def test_a_broken_field_is_named(tmp_path: Path, changes: dict[str, str], named: str) -> None:
+    with pytest.raises(WeightsError, match=named):
+        read_weights_file(write_tiny_weights(tmp_path, **changes))
+
+
+def test_metadata_without_an_architecture_is_an_error(tmp_path: Path) -> None:
+    facts = metadata()
+    del facts["architecture"]
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", metadata=facts)
+    with pytest.raises(WeightsError, match="no 'architecture'"):
+        read_weights_file(tmp_path / "x.safetensors")
+
+
+def test_a_file_that_is_not_safetensors_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(b"not a tensor")
+    with pytest.raises(WeightsError, match=r"broken\.safetensors"):
+        read_weights_file(path)
+
+
+def test_found_by_architecture_and_by_file_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tiny_weights(tmp_path / "weights", name="mine")
+    monkeypatch.setenv("HEADSTART_WEIGHTS", str(tmp_path / "weights"))
+    for name in ("mine", TINY):
+        found = find_weights_file(name, [tmp_path / "absent", tmp_path / "weights"])
+        assert found is not None
+        assert found.path == path
+    assert find_weights_file("other", [tmp_path / "weights"]) is None
+    assert [file.path for file in weight_files()] == [path]
+
+
+def test_missing_unexpected_and_misshapen_keys_are_named() -> None:
+    state = tiny_state()
+    network = timm.create_model(TINY, num_classes=0)
+    del state["conv_stem.weight"]
+    state["surprise"] = torch.zeros(1)
+    state["bn1.bias"] = torch.zeros(3)
+    with pytest.raises(WeightsError) as caught:
+        load_strictly(network, state, "file.safetensors")
+    message = str(caught.value)
+    for part in ("file.safetensors", "missing keys (conv_stem.weight)", "unexpected keys (surprise)", "bn1.bias: expected"):
+        assert part in message
+
+
+def test_batch_counters_may_be_missing() -> None:
+    state = {name: value for name, value in tiny_state().items() if not name.endswith("num_batches_tracked")}
+    network = timm.create_model(TINY, num_classes=0)
+    load_strictly(network, state, "file")
+    assert torch.equal(network.state_dict()["conv_stem.weight"], state["conv_stem.weight"])
+
+
+def test_the_hash_sees_names_and_bytes_but_not_counters() -> None:
+    state = tiny_state()
+    changed = dict(state) | {"bn1.bias": state["bn1.bias"] + 1e-6}
+    counted = dict(state) | {"bn1.num_batches_tracked": torch.tensor(7)}
+    assert hash_of_state(state) == hash_of_state(dict(reversed(state.items())))
+    assert hash_of_state(state) == hash_of_state(counted)
+    assert hash_of_state(state) != hash_of_state(changed)
+    assert hash_of_state(tiny_state(1)) != hash_of_state(state)

@@ -1,0 +1,304 @@
+"""Studies end to end on the digits, with a tiny backbone: resume, identity, failures, what runs and what does not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from headstart.bundle import load_bundle
+from headstart.errors import RunError, UsageError
+from headstart.records import NotRun, Recipe, TrialResult, trial_identity
+from headstart.study.ledger import Ledger, list_runs, open_run
+from headstart.study.observer import SilentObserver
+from headstart.study.planning import Plan
+from headstart.study.run import StudyOutcome, StudyRequest, run_study
+from headstart.training.callbacks import Callback
+from headstart.training.engine import Training
+from tests.models.factory import TINY, write_tiny_weights
+
+CPU = torch.device("cpu")
+
+
+class Notes(SilentObserver):
+    """Remembers which trials ran and which were read back."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.read: list[str] = []
+        self.failed: list[NotRun] = []
+        self.plan: Plan | None = None
+
+    def plan_ready(self, plan: Plan, ledger: Ledger, done: int) -> None:
+        self.plan = plan
+
+    def trial_ends(self, result: TrialResult, was_done: bool) -> None:
+        (self.read if was_done else self.ran).append(result.recipe.name)
+
+    def trial_failed(self, missing: NotRun) -> None:
+        self.failed.append(missing)
+
+
+def _request(folder: Path, **changes: Any) -> StudyRequest:
+    write_tiny_weights(folder / "weights")
+    request = StudyRequest(
+        data="digits",
+        backbones=(TINY,),
+        weights_dir=folder / "weights",
+        input_size=32,
+        seeds=1,
+        epochs=1,
+        limit=300,
+        runs=folder / "runs",
+    )
+    return replace(request, **changes)
+
+
+def _run(request: StudyRequest, **settings: Any) -> tuple[StudyOutcome, Notes]:
+    notes = Notes()
+    return run_study(request, CPU, notes, **settings), notes
+
+
+def _logits(outcome: StudyOutcome) -> dict[str, bytes]:
+    return {recipe.planned.recipe.name: recipe.results[0].test_logits.tobytes() for recipe in outcome.recipes}
+
+
+def test_all_recipes_run_once_and_are_read_back_the_second_time(tmp_path: Path) -> None:
+    first, notes = _run(_request(tmp_path))
+    names = ["cnn", f"{TINY}-probe", f"{TINY}-finetune", "random-features", "majority"]
+    assert notes.ran == names
+    again, second = _run(_request(tmp_path))
+    assert second.read == names
+    assert second.ran == []
+    assert _logits(first) == _logits(again)
+    assert [run.trials_done for run in list_runs(tmp_path / "runs")] == [5]
+    probe, finetune = first.recipes[1].results[0], first.recipes[2].results[0]
+    assert 0 < probe.cost.parameters_trained < finetune.cost.parameters_trained <= finetune.cost.parameters
+    assert finetune.history[0].epoch == 0
+
+
+def test_the_bundle_predicts_what_the_trial_predicted(tmp_path: Path) -> None:
+    outcome, _ = _run(_request(tmp_path))
+    for recipe in outcome.recipes:
+        result = recipe.results[0]
+        bundle = load_bundle(outcome.ledger.trial_folder(result.identity))
+        probabilities = bundle.probabilities(outcome.images.images[result.test_indices])
+        shifted = np.exp(result.test_logits - result.test_logits.max(1, keepdims=True))
+        expected = shifted / shifted.sum(1, keepdims=True)
+        # The finetuned network was tested through activations kept in float16.
+        assert np.abs(probabilities - expected).max() < 0.02, recipe.planned.recipe.name
+        assert bundle.class_names == outcome.images.class_names
+
+
+def test_a_run_killed_in_the_middle_of_a_trial_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    """A real process, a real SIGKILL, while the CNN is between two epochs."""
+    arguments = ["compare", "digits", "--recipe", "cnn", "--recipe", "majority", "--seeds", "1", "--epochs", "12"]
+    environment = {**os.environ, "HEADSTART_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "LANG": "C"}
+
+    def start(runs: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "headstart", *arguments, "--runs", str(runs)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    whole = start(tmp_path / "whole")
+    _, errors = whole.communicate(timeout=120)
+    assert whole.returncode == 0, errors.decode()
+    killed = start(tmp_path / "killed")
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("*/trials/*/checkpoint.safetensors")):
+        assert killed.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not list((tmp_path / "killed").glob("*/results.json"))
+    resumed = start(tmp_path / "killed")
+    _, errors = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, errors.decode()
+    assert _comparable(tmp_path / "whole") == _comparable(tmp_path / "killed")
+
+
+def _comparable(runs: Path) -> Any:
+    """`results.json` without what may differ: times, dates, sizes in memory and where the run is."""
+    import json
+
+    loaded = json.loads((runs / "digits" / "results.json").read_text(encoding="utf-8"))
+    for key in ("created", "command"):
+        del loaded[key]
+    for key in ("predicted_seconds", "actual_seconds"):
+        del loaded["study"][key]
+    for entry in loaded["recipes"]:
+        entry["cost"] = {key: entry["cost"][key] for key in ("parameters", "parameters_trained", "macs")}
+        for curve in entry["history"]:
+            for epoch in curve["epochs"]:
+                del epoch["seconds"]
+    loaded["verdict"].pop("cost_ratio")
+    loaded["verdict"].pop("statement")
+    return loaded
+
+
+def test_identity_sees_what_decides_a_result_and_nothing_else(tmp_path: Path) -> None:
+    outcome, _ = _run(_request(tmp_path, recipes=("cnn",)))
+    recipe, split, data = outcome.recipes[0].planned.recipe, outcome.split, outcome.images.fingerprint
+    identity = trial_identity(recipe, data, split, 0)
+    assert identity == outcome.recipes[0].results[0].identity
+    assert trial_identity(recipe.with_changes(name="another name"), data, split, 0) == identity
+    different = [
+        trial_identity(recipe.with_changes(learning_rate=0.123), data, split, 0),
+        trial_identity(recipe, "0" * 64, split, 0),
+        trial_identity(recipe, data, replace(split, val=split.val[1:]), 0),
+        trial_identity(recipe, data, split, 1),
+    ]
+    assert len({identity, *different}) == 5
+    probe = Recipe(name="p", kind="probe", backbone=TINY)
+    assert trial_identity(probe, data, split, 0) == trial_identity(probe, data, split, 1)
+
+
+def test_without_weights_the_transfer_recipes_are_set_aside_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.models.backbones._create_from_hub", _no_network)
+    request = replace(_request(tmp_path), weights_dir=None)
+    outcome, notes = _run(request)
+    assert notes.ran == ["cnn", "random-features", "majority"]
+    assert [(missing.name, missing.reason) for missing in outcome.not_run] == [
+        (f"{TINY}-probe", "no-weights"),
+        (f"{TINY}-finetune", "no-weights"),
+    ]
+    assert f"put {TINY}.safetensors" in outcome.not_run[0].detail
+
+
+def _no_network(name: str) -> torch.nn.Module:
+    raise OSError("no network")
+
+
+def test_a_trial_that_fails_does_not_cost_the_others(tmp_path: Path) -> None:
+    broken = Recipe(
+        name="broken", kind="scratch", epochs=3, batch_size=32, optimizer="sgd", learning_rate=1e30, width=4
+    )
+    outcome, notes = _run(_request(tmp_path, recipes=(broken, "majority"), epochs=None, input_size=None))
+    assert notes.ran == ["majority"]
+    assert notes.failed[0].name == "broken"
+    assert "learning rate" in outcome.not_run[0].detail
+
+
+def test_a_budget_takes_seeds_first_then_epochs(tmp_path: Path) -> None:
+    request = _request(tmp_path, seeds=None, epochs=None, budget_seconds=0.5, recipes=("cnn",), limit=None)
+    _, notes = _run(request)
+    assert notes.plan is not None
+    assert notes.plan.seeds == (0,)
+    assert notes.plan.recipes[0].recipe.epochs < 20
+
+
+def test_another_request_gets_another_folder_and_a_named_run_is_planned_anew(tmp_path: Path) -> None:
+    first, _ = _run(_request(tmp_path, recipes=("majority",)))
+    second, _ = _run(_request(tmp_path, recipes=("majority",), split_seed=1))
+    assert (first.ledger.folder.name, second.ledger.folder.name) == ("digits", "digits-2")
+    ledger = open_run(tmp_path / "runs", "digits", "digits", {"other": 1})
+    assert ledger.folder == first.ledger.folder
+    assert not (ledger.folder / "plan.json").exists()
+
+
+def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
+    outcome, _ = _run(_request(tmp_path, recipes=("majority",)))
+    with outcome.ledger.locked(), pytest.raises(RunError, match="Another headstart"):
+        _run(_request(tmp_path, recipes=("majority",)))
+
+
+def test_damaged_predictions_are_an_error_that_names_the_folder(tmp_path: Path) -> None:
+    outcome, _ = _run(_request(tmp_path, recipes=("majority",)))
+    identity = outcome.recipes[0].results[0].identity
+    predictions = outcome.ledger.trial_folder(identity) / "predictions.npz"
+    predictions.write_bytes(b"torn")
+    with pytest.raises(RunError, match=r"predictions\.npz is missing or damaged"):
+        outcome.ledger.load(identity)
+
+
+def test_results_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
+    outcome, _ = _run(_request(tmp_path, recipes=("cnn",)))
+    result = outcome.recipes[0].results[0]
+    loaded = outcome.ledger.load(result.identity)
+    assert asdict(loaded.recipe) == asdict(result.recipe)
+    assert loaded.history == result.history
+    assert loaded.cost == result.cost
+    assert loaded.test_logits.tobytes() == result.test_logits.tobytes()
+
+
+class StopsAtOnce(Callback):
+    """A user's own callback."""
+
+    def on_epoch_end(self, training: Training, record: Any) -> None:
+        training.stop("I have seen enough")
+
+
+def test_a_users_callback_works_and_enters_the_identity(tmp_path: Path) -> None:
+    request = _request(tmp_path, recipes=("cnn",), epochs=5)
+    plain, _ = _run(request)
+    stopped, _ = _run(replace(request, name="stopped"), callbacks=[StopsAtOnce()])
+    result = stopped.recipes[0].results[0]
+    assert len(result.history) == 1
+    assert result.stopped_early
+    assert result.identity != plain.recipes[0].results[0].identity
+    assert result.recipe.callbacks[0].endswith("StopsAtOnce")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"preset": "fancy"}, "default or classroom"),
+        ({"seeds": 0}, "--seeds"),
+        ({"epochs": 0}, "--epochs"),
+        ({"limit": 3}, "--limit"),
+        ({"margin": 5.0}, "--margin"),
+        ({"input_size": 4}, "--input-size"),
+        ({"augmentation": "magic"}, "--augmentation"),
+        ({"recipes": ("nothing",)}, "no recipe 'nothing'"),
+        ({"recipes": ("cnn", "cnn")}, "must differ"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_any_work(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        _run(_request(tmp_path, **changes))
+
+
+def test_a_recipe_from_toml(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'name = "mine"\nkind = "scratch"\nepochs = 1\nwidth = 4\n[preprocessing]\ninput_size = 8\nmean = [0.5, 0.5, 0.5]\n'
+    )
+    outcome, _ = _run(_request(tmp_path, recipes=(str(path),), epochs=None, input_size=None))
+    recipe = outcome.recipes[0].results[0].recipe
+    assert (recipe.name, recipe.width) == ("mine", 4)
+    assert recipe.preprocessing is not None
+    assert recipe.preprocessing.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("name = ", "not valid TOML"), ('name = "a"\nkind = "scratch"\nspeed = 3', "speed"), ('name = "a"\nkind = "magic"', "kind")],
+)
+def test_a_wrong_toml_is_named(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=named):
+        _run(_request(tmp_path, recipes=(str(path),)))
+
+
+def test_the_classroom_keeps_its_mistake(tmp_path: Path) -> None:
+    outcome, _ = _run(_request(tmp_path, preset="classroom", input_size=None))
+    by_name = {recipe.planned.recipe.name: recipe.planned.recipe for recipe in outcome.recipes}
+    transfer = by_name[f"classroom-{TINY}"]
+    assert transfer.preprocessing is not None
+    assert (transfer.preprocessing.input_size, transfer.preprocessing.mean, transfer.preprocessing.std) == (
+        32,
+        (0.0, 0.0, 0.0),
+        (1.0, 1.0, 1.0),
+    )
+    assert (transfer.optimizer, transfer.batch_size, transfer.head) == ("adam", 64, "gradient")
+    assert transfer.early_stopping_patience > transfer.reduce_on_plateau_patience > 0

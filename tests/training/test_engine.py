@@ -1,0 +1,251 @@
+"""The engine: it learns, repeats itself byte for byte, survives a kill, and leaves global state alone."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from headstart.models.network import NetworkSpec, build_network, freeze_batch_norm
+from headstart.records import EpochRecord, Preprocessing, Recipe
+from headstart.training.batches import ArrayBatches, ImageBatches
+from headstart.training.callbacks import Callback, EarlyStopping, HistoryLogger, ModelCheckpoint, ReduceLROnPlateau
+from headstart.training.engine import DivergedError, Fitted, Training, classification_loss, predict_logits, train_network
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(
+    name="small",
+    kind="scratch",
+    augmentation="shift",
+    epochs=3,
+    batch_size=32,
+    optimizer="adamw",
+    learning_rate=3e-3,
+    weight_decay=1e-2,
+    schedule="one-cycle",
+    width=8,
+    dropout=0.2,
+)
+
+
+class Killed(Exception):
+    """Stands for kill -9: nothing after it runs."""
+
+
+class KillAfter(Callback):
+    """Raises in the middle of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_batch_end(self, training: Training) -> None:
+        if training.epoch == self.epoch and training.batch == 2:
+            raise Killed
+
+
+def _parts(augmentation: Any = "shift") -> tuple[ImageBatches, ImageBatches]:
+    data = load_digits()
+    images = np.repeat((data.images * 15).astype(np.uint8)[..., None], 3, axis=3)
+    labels = data.target.astype(np.int64)
+    preprocessing = Preprocessing(8, mean=(0.3, 0.3, 0.3), std=(0.4, 0.4, 0.4))
+    train = ImageBatches(images, labels, np.arange(400), preprocessing, augmentation)
+    val = ImageBatches(images, labels, np.arange(1500, 1700), preprocessing)
+    return train, val
+
+
+def _network(seed: int = 0) -> nn.Module:
+    return build_network(NetworkSpec("cnn", 10, 8, width=8, dropout=0.2), seed)
+
+
+def _train(folder: Path, recipe: Recipe = RECIPE, seed: int = 0, **settings: Any) -> tuple[nn.Module, Fitted]:
+    network = _network(seed)
+    train, val = _parts(recipe.augmentation)
+    fitted = train_network(
+        network, train, val, recipe, seed, device=CPU, checkpoint=folder / "checkpoint.safetensors", **settings
+    )
+    return network, fitted
+
+
+def _bytes(network: nn.Module) -> bytes:
+    return b"".join(value.numpy().tobytes() for value in network.state_dict().values())
+
+
+def _curve(fitted: Fitted) -> list[tuple[float, ...]]:
+    return [(r.epoch, r.train_loss, r.val_loss, r.val_accuracy, r.learning_rate) for r in fitted.history]
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    _, fitted = _train(tmp_path, RECIPE.with_changes(epochs=8))
+    assert fitted.history[-1].val_accuracy > 0.8
+    assert fitted.history[-1].train_loss < fitted.history[0].train_loss / 2
+
+
+def test_same_seed_same_bytes_another_seed_differs(tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
+    first, again, other = (_bytes(_train(tmp_path / name, seed=seed)[0]) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert first == again
+    assert first != other
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("killed_in", [1, 2, 3])
+def test_a_killed_training_ends_like_one_that_was_not(tmp_path: Path, optimizer: Any, killed_in: int) -> None:
+    recipe = RECIPE.with_changes(optimizer=optimizer, reduce_on_plateau_patience=1, early_stopping_patience=3)
+    whole, fitted = _train(tmp_path / "whole", recipe)
+    with pytest.raises(Killed):
+        _train(tmp_path / "killed", recipe, callbacks=[KillAfter(killed_in)])
+    resumed, refitted = _train(tmp_path / "killed", recipe, callbacks=[Callback()])
+    assert _bytes(whole) == _bytes(resumed)
+    assert _curve(fitted) == _curve(refitted)
+    assert fitted.best_epoch == refitted.best_epoch
+
+
+def test_a_damaged_checkpoint_is_thrown_away(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"torn")
+    damaged, _ = _train(tmp_path)
+    whole, _ = _train(tmp_path / "whole")
+    assert _bytes(damaged) == _bytes(whole)
+
+
+def test_the_network_ends_with_the_best_epochs_weights(tmp_path: Path) -> None:
+    network, fitted = _train(tmp_path, RECIPE.with_changes(epochs=4, learning_rate=0.02, schedule="constant"))
+    _, val = _parts()
+    accuracy = (predict_logits(network, val, CPU).argmax(1) == val.labels).mean()
+    best = max(record.val_accuracy for record in fitted.history)
+    assert accuracy == pytest.approx(best)
+    assert fitted.history[fitted.best_epoch - 1].val_accuracy == best
+
+
+def test_one_hot_and_integer_labels_give_the_same_loss() -> None:
+    logits = torch.linspace(-2, 3, 40).view(4, 10)
+    labels = torch.tensor([1, 5, 0, 9])
+    one_hot = nn.functional.one_hot(labels, 10)
+    for smoothing in (0.0, 0.1):
+        integers = classification_loss(logits, labels, smoothing)
+        assert classification_loss(logits, one_hot, smoothing) == pytest.approx(float(integers), rel=1e-6)
+    by_hand = -torch.log_softmax(logits, 1)[torch.arange(4), labels].mean()
+    assert float(classification_loss(logits, labels)) == pytest.approx(float(by_hand), rel=1e-6)
+
+
+def test_the_curve_is_without_augmentation_and_in_evaluation_mode(tmp_path: Path) -> None:
+    network, fitted = _train(tmp_path, RECIPE.with_changes(epochs=1))
+    train, _ = _parts("none")
+    accuracy = (predict_logits(network, train, CPU).argmax(1) == train.labels).mean()
+    assert fitted.history[0].train_accuracy == pytest.approx(accuracy)
+
+
+def test_untrained_weights_can_win(tmp_path: Path) -> None:
+    network = _network()
+    train, val = _parts()
+    before = _bytes(network)
+    recipe = RECIPE.with_changes(learning_rate=0.0, weight_decay=0.0, epochs=2)
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter is network.head[-1].bias)  # type: ignore[index]
+    fitted = train_network(
+        network,
+        train,
+        val,
+        recipe,
+        0,
+        device=CPU,
+        checkpoint=tmp_path / "checkpoint.safetensors",
+        frozen_batch_norm=True,
+        evaluate_untrained=True,
+    )
+    assert [record.epoch for record in fitted.history] == [0, 1, 2]
+    assert fitted.best_epoch == 0
+    assert _bytes(network) == before
+
+
+def test_frozen_parameters_and_statistics_stay(tmp_path: Path) -> None:
+    network = _network()
+    for parameter in network.blocks.parameters():  # type: ignore[union-attr]
+        parameter.requires_grad_(False)
+    before = {name: value.clone() for name, value in network.state_dict().items() if name.startswith("blocks")}
+    train, val = _parts()
+    train_network(
+        network, train, val, RECIPE, 0, device=CPU, checkpoint=tmp_path / "c.safetensors", frozen_batch_norm=True
+    )
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
+    freeze_batch_norm(network)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_divergence_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    recipe = RECIPE.with_changes(optimizer="sgd", learning_rate=1e30, schedule="constant", epochs=5)
+    with pytest.raises(DivergedError, match="Lower the learning rate"):
+        _train(tmp_path, recipe)
+
+
+def test_history_files_hold_the_curve(tmp_path: Path) -> None:
+    _, fitted = _train(tmp_path, callbacks=[HistoryLogger(tmp_path)])
+    rows = list(csv.DictReader((tmp_path / "history.csv").read_text().splitlines()))
+    lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [float(row["val_accuracy"]) for row in rows] == [record.val_accuracy for record in fitted.history]
+    assert [EpochRecord(**line) for line in lines] == list(fitted.history)
+
+
+def test_array_batches_give_rows_in_order() -> None:
+    values = np.arange(12, dtype=np.float16).reshape(6, 2)
+    batches = ArrayBatches(values, np.arange(6), np.array([4, 1, 3]))
+    assert batches.labels.tolist() == [4, 1, 3]
+    assert batches.inputs(np.array([2, 0]), None).tolist() == [[6, 7], [8, 9]]
+
+
+class _Stub(Training):
+    """A training that only remembers what callbacks ask of it."""
+
+    def __init__(self) -> None:
+        network = nn.Linear(1, 1)
+        super().__init__(network, torch.optim.SGD(network.parameters(), lr=1.0), RECIPE, 0)
+
+
+def _epoch(epoch: int, val_loss: float, val_accuracy: float = 0.5) -> EpochRecord:
+    return EpochRecord(epoch, 0.0, 0.0, val_loss, val_accuracy, 0.0, 0.0)
+
+
+def test_early_stopping_waits_its_patience() -> None:
+    training, callback = _Stub(), EarlyStopping(patience=2)
+    for epoch, loss in enumerate((1.0, 0.5, 0.6), 1):
+        callback.on_epoch_end(training, _epoch(epoch, loss))
+    assert training.stop_reason is None
+    callback.on_epoch_end(training, _epoch(4, 0.5))
+    assert training.stop_reason is not None
+    assert "val_loss" in training.stop_reason
+
+
+def test_a_restored_callback_goes_on_counting() -> None:
+    first, second, training = EarlyStopping(patience=2), EarlyStopping(patience=2), _Stub()
+    first.on_epoch_end(training, _epoch(1, 0.5))
+    first.on_epoch_end(training, _epoch(2, 0.6))
+    second.restore(json.loads(json.dumps(first.state())))
+    second.on_epoch_end(training, _epoch(3, 0.6))
+    assert training.stop_reason is not None
+
+
+def test_reduce_on_plateau_divides_and_starts_to_wait_anew() -> None:
+    training, callback = _Stub(), ReduceLROnPlateau(patience=1, factor=0.1, min_factor=0.05)
+    factors = []
+    for epoch, loss in enumerate((1.0, 1.0, 1.0), 1):
+        callback.on_epoch_end(training, _epoch(epoch, loss))
+        factors.append(training.rate_factor)
+    assert factors == [1.0, 0.1, 0.05]
+
+
+def test_checkpoint_prefers_accuracy_then_loss() -> None:
+    training, callback = _Stub(), ModelCheckpoint()
+    for epoch, (loss, accuracy) in enumerate(((0.5, 0.7), (0.4, 0.7), (0.3, 0.6)), 1):
+        callback.on_epoch_end(training, _epoch(epoch, loss, accuracy))
+    assert callback.best_epoch == 2
+    assert training.best
+
+
+def test_patience_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        EarlyStopping(patience=0)
