@@ -45,7 +45,7 @@ class WeightsUnavailableError(WeightsError):
     """Weights that are neither on this machine nor reachable."""
 
 
-class EnvironmentProblem(HeadstartError):  # noqa: N818 - a problem of the surroundings, not of the program
+class EnvironmentProblem(HeadstartError):
     """Packages that clash, or a device that is not there."""
 
     exit_code = 5

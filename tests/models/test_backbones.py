@@ -47,7 +47,11 @@ def test_a_file_that_lacks_a_key_is_refused(tmp_path: Path) -> None:
     state = tiny_state()
     del state["conv_head.weight"]
     write_tiny_weights(tmp_path)
-    save_file(state, tmp_path / f"{TINY}.safetensors", metadata={"architecture": TINY, "input_size": "64", "mean": "0,0,0", "std": "1,1,1"})
+    save_file(
+        state,
+        tmp_path / f"{TINY}.safetensors",
+        metadata={"architecture": TINY, "input_size": "64", "mean": "0,0,0", "std": "1,1,1"},
+    )
     with pytest.raises(WeightsError, match=r"conv_head\.weight"):
         find_backbone(TINY, tmp_path)
 
@@ -83,11 +87,14 @@ def test_the_hubs_own_cache_serves_without_network(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(huggingface_hub.file_download, "HF_HUB_CACHE", str(cache), raising=False)
     monkeypatch.setattr(
-        "huggingface_hub.try_to_load_from_cache", lambda repo, name: str(snapshot / name) if repo == repository else None
+        "huggingface_hub.try_to_load_from_cache",
+        lambda repo, name: str(snapshot / name) if repo == repository else None,
     )
     backbone = find_backbone(TINY)
     assert backbone.source == "hub"
-    assert torch.equal(build_backbone(backbone).state_dict()["conv_stem.weight"], network.state_dict()["conv_stem.weight"])
+    assert torch.equal(
+        build_backbone(backbone).state_dict()["conv_stem.weight"], network.state_dict()["conv_stem.weight"]
+    )
     shutil.rmtree(cache)
 
 

@@ -69,7 +69,12 @@ def test_missing_unexpected_and_misshapen_keys_are_named() -> None:
     with pytest.raises(WeightsError) as caught:
         load_strictly(network, state, "file.safetensors")
     message = str(caught.value)
-    for part in ("file.safetensors", "missing keys (conv_stem.weight)", "unexpected keys (surprise)", "bn1.bias: expected"):
+    for part in (
+        "file.safetensors",
+        "missing keys (conv_stem.weight)",
+        "unexpected keys (surprise)",
+        "bn1.bias: expected",
+    ):
         assert part in message
 
 

@@ -281,7 +281,11 @@ def test_a_recipe_from_toml(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "named"),
-    [("name = ", "not valid TOML"), ('name = "a"\nkind = "scratch"\nspeed = 3', "speed"), ('name = "a"\nkind = "magic"', "kind")],
+    [
+        ("name = ", "not valid TOML"),
+        ('name = "a"\nkind = "scratch"\nspeed = 3', "speed"),
+        ('name = "a"\nkind = "magic"', "kind"),
+    ],
 )
 def test_a_wrong_toml_is_named(tmp_path: Path, text: str, named: str) -> None:
     path = tmp_path / "wrong.toml"

@@ -118,13 +118,9 @@ def compare(
     """
     contest, controls = _pairs(competitors, margin, confidence, resamples, seed)
     pairs = (*contest, *controls)
-    checks = tuple(
-        ControlCheck(pair.a, pair.b, pair.verdict == "better", pair.difference) for pair in controls
-    )
+    checks = tuple(ControlCheck(pair.a, pair.b, pair.verdict == "better", pair.difference) for pair in controls)
     players = [competitor for competitor in competitors if not competitor.control]
-    nobody = Comparison(
-        pairs, None, "nothing-learned", None, None, None, "alone", None, None, None, None, checks
-    )
+    nobody = Comparison(pairs, None, "nothing-learned", None, None, None, "alone", None, None, None, None, checks)
     if not players:
         return nobody
     most_accurate = max(players, key=lambda player: player.accuracy)
@@ -139,7 +135,9 @@ def compare(
     scratch = _most_accurate([player for player in players if player.kind == "scratch"])
     transfer = _most_accurate([player for player in players if player.is_transfer])
     against = _find(contest, scratch.name, transfer.name) if scratch and transfer else None
-    learned = all(check.beats for check in checks if check.recipe == best.name and check.control in _majorities(competitors))
+    learned = all(
+        check.beats for check in checks if check.recipe == best.name and check.control in _majorities(competitors)
+    )
     if not learned:
         code = "nothing-learned"
     elif against is None:

@@ -68,7 +68,7 @@ def log_softmax(logits: Logits) -> Floats:
 
 def predicted_classes(logits: Logits) -> Labels:
     """Return `(n,) int64`: the class of the largest logit, the first one of equals."""
-    return logits.argmax(axis=1).astype(np.int64)
+    return np.asarray(logits.argmax(axis=1), np.int64)
 
 
 def accuracy(labels: Labels, logits: Logits) -> float:
@@ -85,9 +85,11 @@ def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> Counts:
     """
     if labels.shape != predicted.shape:
         raise ValueError(f"labels and predictions differ in shape: {labels.shape} and {predicted.shape}.")
-    if len(labels) and not (0 <= min(labels.min(), predicted.min()) and max(labels.max(), predicted.max()) < classes):
+    if len(labels) and not (min(labels.min(), predicted.min()) >= 0 and max(labels.max(), predicted.max()) < classes):
         raise ValueError(f"labels and predictions must lie in 0..{classes - 1}.")
-    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes).astype(np.int64)
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, predicted), 1)
+    return counts
 
 
 def class_report(labels: Labels, predicted: Labels, classes: int) -> ClassReport:
@@ -177,5 +179,5 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
 def _check(labels: Labels, logits: Logits) -> None:
     if logits.ndim != 2 or labels.shape != (len(logits),) or len(labels) == 0:
         raise ValueError(f"expected labels (n,) and logits (n, C) with n >= 1, got {labels.shape} and {logits.shape}.")
-    if not (0 <= labels.min() and labels.max() < logits.shape[1]):
+    if not (labels.min() >= 0 and labels.max() < logits.shape[1]):
         raise ValueError(f"labels must lie in 0..{logits.shape[1] - 1}.")

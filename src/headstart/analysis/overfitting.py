@@ -93,9 +93,7 @@ def judge_fit(
     else:
         verdict, code = "sound", "gap-and-train-fine"
         advice = ("train-longer",) if still_improving else ()
-    return FitJudgement(
-        verdict, code, train_accuracy, val_accuracy, gap, reference_accuracy, reference, advice
-    )
+    return FitJudgement(verdict, code, train_accuracy, val_accuracy, gap, reference_accuracy, reference, advice)
 
 
 def _shortfall(train_accuracy: float, majority_rate: float, reference_accuracy: float | None) -> tuple[float, str]:

@@ -49,7 +49,9 @@ def wilson(successes: int, count: int, confidence: float = 0.95) -> Estimate:
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     # Rounding must not push an end past the share itself, or out of 0..1.
-    return Estimate(share, float(max(min(centre - half, share), 0.0)), float(min(max(centre + half, share), 1.0)), "wilson")
+    return Estimate(
+        share, float(max(min(centre - half, share), 0.0)), float(min(max(centre + half, share), 1.0)), "wilson"
+    )
 
 
 def bootstrap_accuracy(

@@ -73,38 +73,62 @@ def _options(
 @app.command()
 def compare(
     data: Annotated[
-        str, typer.Argument(help="digits, cifar10, cifar100, a folder (DIR/train/CLASS/ and DIR/test/CLASS/, or DIR/CLASS/), or an .npz file.")
+        str,
+        typer.Argument(
+            help="digits, cifar10, cifar100, a folder (DIR/train/CLASS/ and DIR/test/CLASS/, or DIR/CLASS/), or an .npz file."
+        ),
     ] = "digits",
-    preset: Annotated[str, typer.Option(help="default, or classroom: the class exercise as it was, its mistake included.")] = "default",
+    preset: Annotated[
+        str, typer.Option(help="default, or classroom: the class exercise as it was, its mistake included.")
+    ] = "default",
     recipe: Annotated[
-        list[str] | None, typer.Option("--recipe", help="A recipe's name or the path of a .toml file; may be repeated. Default: the preset's.")
+        list[str] | None,
+        typer.Option(
+            "--recipe", help="A recipe's name or the path of a .toml file; may be repeated. Default: the preset's."
+        ),
     ] = None,
     backbone: Annotated[
-        list[str] | None, typer.Option("--backbone", help="A timm model name or a weight file; may be repeated. Default: mobilenetv2_100.")
+        list[str] | None,
+        typer.Option(
+            "--backbone", help="A timm model name or a weight file; may be repeated. Default: mobilenetv2_100."
+        ),
     ] = None,
     weights_dir: Annotated[
         Path | None, typer.Option(help="Folder of weight files, searched before HEADSTART_WEIGHTS and the cache.")
     ] = None,
-    input_size: Annotated[int | None, typer.Option(help="Side in pixels that every network sees. Default: from data and backbone.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Repetitions of each recipe. Default: 3 where the time allows.")] = None,
+    input_size: Annotated[
+        int | None, typer.Option(help="Side in pixels that every network sees. Default: from data and backbone.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Repetitions of each recipe. Default: 3 where the time allows.")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Time to plan for, such as 90s, 10m or 1h30m.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of every recipe that trains by epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     augmentation: Annotated[
-        str | None, typer.Option(help="For the network from scratch: none, shift or shift-flip. Default: what is safe for the data.")
+        str | None,
+        typer.Option(
+            help="For the network from scratch: none, shift or shift-flip. Default: what is safe for the data."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use a stratified subset of this many training images.")] = None,
-    margin: Annotated[float, typer.Option(help="Differences within it do not matter to you, in points of accuracy.")] = 1.0,
+    margin: Annotated[
+        float, typer.Option(help="Differences within it do not matter to you, in points of accuracy.")
+    ] = 1.0,
     split_seed: Annotated[int, typer.Option(help="Seed of the split, where the data has none of its own.")] = 0,
     val_fraction: Annotated[float, typer.Option(help="Share of the training part that becomes val.")] = 0.1,
-    test_fraction: Annotated[float, typer.Option(help="Share of all images that becomes test, where the data has none.")] = 0.2,
+    test_fraction: Annotated[
+        float, typer.Option(help="Share of all images that becomes test, where the data has none.")
+    ] = 0.2,
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Leave images in train whose exact pixels are in test.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     name: Annotated[str | None, typer.Option(help="Name of the run. Default: the data's name.")] = None,
     runs: Runs = Path("runs"),
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs into each trial's folder.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard logs into each trial's folder.")
+    ] = False,
     lang: Language = None,
 ) -> None:
     """Compare training from scratch with reusing a pretrained network, and write a report.
@@ -193,9 +217,13 @@ def runs(folder: Runs = Path("runs"), lang: Language = None) -> None:
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, or of one trial.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    recipe: Annotated[str | None, typer.Option(help="Recipe to use. Default: the one that the verdict recommends.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe to use. Default: the one that the verdict recommends.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed to use. Default: the first.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image, with every probability.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per image, with every probability.")
+    ] = False,
 ) -> None:
     """Classify image files with a trained model, preprocessed exactly as in training."""
     from dataclasses import asdict
@@ -242,7 +270,9 @@ def env(
         from headstart.models.weights import weight_files
 
         found = weight_files(weights_dir)
-        rows["weight files"] = ", ".join(f"{file.architecture} ({file.path})" for file in found) or texts.get("cli.none")
+        rows["weight files"] = ", ".join(f"{file.architecture} ({file.path})" for file in found) or texts.get(
+            "cli.none"
+        )
     for key, value in rows.items():
         table.add_row(texts.get(f"cli.env_{key.replace('-', '_').replace(' ', '_')}"), str(value))
     console.print(table)

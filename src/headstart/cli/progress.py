@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from headstart.api import Comparison
 from headstart.records import DuplicateReport, ImageSet, NotRun, Recipe, Split, TrialResult
 from headstart.report.language import Texts
-from headstart.report.render import comparison_table
+from headstart.report.terminal import comparison_table
 from headstart.study.ledger import Ledger
 from headstart.study.planning import Plan
 
@@ -130,5 +130,4 @@ def print_summary(console: Console, texts: Texts, comparison: Comparison) -> Non
     console.print(comparison_table(comparison.results, texts))
     console.print()
     console.print(texts.get("cli.verdict", statement=comparison.verdict), style="bold", markup=False, highlight=False)
-    console.print(texts.get("cli.report_at"), markup=False, highlight=False)
-    console.print(f"  {comparison.paths.html}", markup=False, highlight=False, soft_wrap=True)
+    console.print(texts.get("cli.report_at", path=str(comparison.paths.html)), markup=False, soft_wrap=True)

@@ -123,7 +123,8 @@ def build_backbone(backbone: Backbone) -> nn.Module:
         raise WeightsUnavailableError(f"Backbone {backbone.name!r} has no pretrained weights to load.")
     module = timm.create_model(backbone.architecture, num_classes=0, **backbone.timm_arguments)
     load_strictly(module, load_file(backbone.path), str(backbone.path))
-    return module.eval()
+    loaded: nn.Module = module.eval()
+    return loaded
 
 
 def build_random_backbone(backbone: Backbone, seed: int) -> nn.Module:
@@ -193,10 +194,9 @@ def _stages(backbone: nn.Module) -> tuple[list[nn.Module], list[nn.Module], list
         stem, end = ("conv_stem", "bn1"), ("conv_head", "bn2", "global_pool")
         return [children[name] for name in stem], list(children["blocks"].children()), [children[name] for name in end]
     if {"conv1", "bn1", "act1", "maxpool", "layer1", "layer4", "global_pool"} <= children.keys():
-        stem, stages = ("conv1", "bn1", "act1", "maxpool"), ("layer1", "layer2", "layer3", "layer4")
         return (
-            [children[name] for name in stem],
-            [children[name] for name in stages],
+            [children[name] for name in ("conv1", "bn1", "act1", "maxpool")],
+            [children[name] for name in ("layer1", "layer2", "layer3", "layer4")],
             [children["global_pool"]],
         )
     return None
@@ -262,9 +262,7 @@ def _require_reachable(address: str) -> None:
         return
 
 
-def _describe(
-    module: Any, name: str, source: Literal["file", "hub", "random"], weights_sha256: str | None
-) -> Backbone:
+def _describe(module: Any, name: str, source: Literal["file", "hub", "random"], weights_sha256: str | None) -> Backbone:
     config = module.pretrained_cfg
     native = int(config["input_size"][-1])
     interpolation = config.get("interpolation", "bilinear")

@@ -131,10 +131,12 @@ Block = Heading | Paragraph | Claim | Table | Figure | Gallery | CodeBlock | Lis
 
 @dataclass(frozen=True)
 class Document:
-    """A whole report. Every text is already in its language; `contents_title` heads the table of contents."""
+    """A whole report. Every text is already in its language; `contents_title` heads the table of contents,
+    `skip` the link to the verdict for those who read by ear or keyboard."""
 
     title: str
     subtitle: str
     language: str
     contents_title: str
+    skip: str
     blocks: tuple[Block, ...]

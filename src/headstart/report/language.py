@@ -2,12 +2,11 @@
 
 import os
 import string
+import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
-
-import tomllib
 
 from headstart.errors import UsageError
 from headstart.report.document import Inline, Span, plain
@@ -143,7 +142,12 @@ class Texts:
 
     def points(self, difference: float, digits: int = 1) -> str:
         """Write a difference of two shares with its sign, in points: 0.151 is "+15.1 points"."""
-        return self.get("units.points", n=self._signed(difference, digits))
+        return self.get("units.points", n=self.signed_points(difference, digits))
+
+    def signed_points(self, difference: float, digits: int = 1) -> str:
+        """Write a difference of two shares with its sign, for a column of points: 0.151 is "+15.1"."""
+        written = self.decimal(100 * difference, digits)
+        return f"+{written}" if round(100 * difference, digits) > 0 else written
 
     def gap(self, difference: float, digits: int = 1) -> str:
         """Write the size of a difference without a plus sign: "15.1 points"."""
@@ -156,7 +160,7 @@ class Texts:
 
     def difference_interval(self, estimate: Mapping[str, Any]) -> str:
         """Write an estimate of a difference: "+15.1 points [+14.2, +16.0]"."""
-        ends = [self._signed(estimate[end], 1) for end in ("low", "high")]
+        ends = [self.signed_points(estimate[end]) for end in ("low", "high")]
         return self.points(estimate["mean"]) + self._ends(estimate, ends)
 
     def p_value(self, p: float) -> str:
@@ -167,6 +171,8 @@ class Texts:
 
     def duration(self, seconds: float) -> str:
         """Write a duration with the units that suit its size: "0.42 s", "12.3 s", "3 min 20 s", "2 h 5 min"."""
+        if seconds == 0:
+            return f"0{_SPACE}s"
         if round(seconds, 1) < 60:
             return f"{self.decimal(seconds, 1 if seconds >= 1 else 2)}{_SPACE}s"
         whole = round(seconds)
@@ -203,10 +209,6 @@ class Texts:
     def listing(self, items: list[str]) -> str:
         """Join short items: with commas in English, with semicolons in Spanish (where a comma marks decimals)."""
         return _LIST_SEPARATOR[self.language].join(items)
-
-    def _signed(self, difference: float, digits: int) -> str:
-        written = self.decimal(100 * difference, digits)
-        return f"+{written}" if round(100 * difference, digits) > 0 else written
 
     def _ends(self, estimate: Mapping[str, Any], ends: list[str]) -> str:
         if estimate.get("method") == "none":

@@ -85,7 +85,7 @@ def build_results(outcome: StudyOutcome, language: str, command: str) -> dict[st
         "data": dict(outcome.facts),
         "recipes": [_recipe_entry(recipe, outcome) for recipe in outcome.recipes],
         "not_run": [asdict(missing) for missing in outcome.not_run],
-        "comparisons": [_pair_entry(pair) for pair in comparison.pairs],
+        "comparisons": [asdict(pair) for pair in comparison.pairs],
         "verdict": verdict,
     }
 
@@ -193,7 +193,7 @@ def _recipe_entry(outcome: RecipeOutcome, study: StudyOutcome) -> dict[str, Any]
             }
             for result in results
         ],
-        "chosen": [{"seed": result.seed, **result.chosen} for result in results],
+        "chosen": [{"seed": result.seed} | result.chosen for result in results],
         "mistakes": [],
         "cost": _cost([result.cost for result in results]),
     }
@@ -213,7 +213,6 @@ def _judge(outcome: RecipeOutcome, study: StudyOutcome, gap: Estimate) -> FitJud
         gap=gap,
         train_accuracy=float(np.mean([result.train_correct.mean() for result in results])),
         val_accuracy=float(_val_correct(results).mean()),
-        classes=len(study.images.class_names),
         majority_rate=float(counts.max() / counts.sum()),
         reference_accuracy=others[best_other] if best_other else None,
         reference=best_other,
@@ -246,10 +245,6 @@ def _correct(results: Sequence[TrialResult]) -> Booleans:
 
 def _val_correct(results: Sequence[TrialResult]) -> Booleans:
     return np.stack([result.val_logits.argmax(1) == result.val_labels for result in results])
-
-
-def _pair_entry(pair: Any) -> dict[str, Any]:
-    return asdict(pair)
 
 
 def _verdict(comparison: Comparison) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """The ledger: a run's folder, where what is done is remembered and nothing done is repeated.
 
-    runs/<name>/
-      request.json           what was asked for; the same request continues the same run
-      plan.json              recipes resolved, seeds, predicted seconds
-      trials/<identity>/     one folder a trial; it is done when its result.json exists, which is written last
-        result.json predictions.npz history.csv history.jsonl bundle.json model.safetensors
-      results.json report.html report.md images/
+runs/<name>/
+  request.json           what was asked for; the same request continues the same run
+  plan.json              recipes resolved, seeds, predicted seconds
+  trials/<identity>/     one folder a trial; it is done when its result.json exists, which is written last
+    result.json predictions.npz history.csv history.jsonl bundle.json model.safetensors
+  results.json report.html report.md images/
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """Recipes by name: the default contest, and the class exercise as it was."""
 
+import tomllib
 from pathlib import Path
 
-import tomllib
 from pydantic import TypeAdapter, ValidationError
 
 from headstart.errors import UsageError
@@ -85,24 +85,23 @@ def classroom_recipes(backbone: str = DEFAULT_BACKBONE) -> list[Recipe]:
     The network sees 32 px and pixels scaled to 0..1, where its ImageNet weights expect 224 px and -1..1: that is how the
     exercise came to 28.60%. Both networks train with Adam, batch 64, early stopping, and a rate that falls on a plateau.
     """
-    taught = {
-        "epochs": 30,
-        "batch_size": 64,
-        "optimizer": "adam",
-        "learning_rate": 1e-3,
-        "early_stopping_patience": 5,
-        "reduce_on_plateau_patience": 3,
-    }
     raw_pixels = Preprocessing(CLASSROOM_INPUT)
+    taught = Recipe(
+        name="classroom-cnn",
+        kind="scratch",
+        preprocessing=raw_pixels,
+        epochs=30,
+        batch_size=64,
+        optimizer="adam",
+        learning_rate=1e-3,
+        early_stopping_patience=5,
+        reduce_on_plateau_patience=3,
+        width=8,
+    )
     return [
-        Recipe(name="classroom-cnn", kind="scratch", dropout=0.3, preprocessing=raw_pixels, **taught),  # type: ignore[arg-type]
-        Recipe(  # type: ignore[misc]
-            name=f"classroom-{backbone}",
-            kind="probe",
-            backbone=backbone,
-            head="gradient",
-            preprocessing=raw_pixels,
-            **taught,  # type: ignore[arg-type]
+        taught,
+        taught.with_changes(
+            name=f"classroom-{backbone}", kind="probe", backbone=backbone, head="gradient"
         ),
         random_features_recipe(backbone).with_changes(preprocessing=raw_pixels),
         Recipe(name="majority", kind="majority"),

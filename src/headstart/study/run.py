@@ -148,7 +148,10 @@ def _validate(request: StudyRequest) -> None:
         (request.preset in PRESETS, f"--preset takes {' or '.join(PRESETS)}, not {request.preset!r}."),
         (request.seeds is None or request.seeds >= 1, f"--seeds counts runs, at least 1, not {request.seeds}."),
         (request.epochs is None or request.epochs >= 1, f"--epochs is at least 1, not {request.epochs}."),
-        (request.batch_size is None or request.batch_size >= 2, f"--batch-size is at least 2, not {request.batch_size}."),
+        (
+            request.batch_size is None or request.batch_size >= 2,
+            f"--batch-size is at least 2, not {request.batch_size}.",
+        ),
         (request.limit is None or request.limit >= 10, f"--limit is at least 10 images, not {request.limit}."),
         (0 <= request.margin < 1, f"--margin is a share of all images between 0 and 1, not {request.margin}."),
         (0.5 <= request.confidence < 1, f"The confidence lies between 0.5 and 1, not {request.confidence}."),
@@ -255,9 +258,7 @@ def _load_or_make_plan(
         request.augmentation,
         tuple(f"{type(callback).__module__}.{type(callback).__qualname__}" for callback in callbacks),
     )
-    resolved = [
-        (resolve_recipe(recipe, images, split, backbone, overrides), backbone) for recipe, backbone in usable
-    ]
+    resolved = [(resolve_recipe(recipe, images, split, backbone, overrides), backbone) for recipe, backbone in usable]
     observer_plan = make_plan(
         resolved, missing, images, split, device, seeds=request.seeds, budget_seconds=request.budget_seconds
     )

@@ -5,10 +5,9 @@ opens test once, at the end.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +25,15 @@ from headstart.models.backbones import (
     split_for_fine_tuning,
 )
 from headstart.models.cost import complexity, speed
-from headstart.models.network import BackboneClassifier, ConstantClassifier, NetworkSpec, blocks_from_head, build_network
+from headstart.models.network import (
+    BackboneClassifier,
+    ConstantClassifier,
+    NetworkSpec,
+    blocks_from_head,
+    build_network,
+)
 from headstart.randomness import derive_seed
-from headstart.records import Cost, EpochRecord, ImageSet, Labels, Logits, Preprocessing, Recipe, Split, TrialResult
+from headstart.records import Cost, EpochRecord, ImageSet, Logits, Preprocessing, Recipe, Split, TrialResult
 from headstart.study.memory import PeakMemory
 from headstart.training.batches import ArrayBatches, Batches, ImageBatches
 from headstart.training.callbacks import Callback, HistoryLogger, TensorBoard
@@ -37,7 +42,9 @@ from headstart.training.features import Features, extract_features
 from headstart.training.probe import LinearHead, fit_probe
 from headstart.training.progress import ProgressBar, Reporter
 
-_TRAINED_STAGES = 3  # of a backbone that cannot be cut: the head and its two last blocks, like the tail of those that can
+_TRAINED_STAGES = (
+    3  # of a backbone that cannot be cut: the head and its two last blocks, like the tail of those that can
+)
 _CALIBRATION_IMAGES = 512  # chosen: enough for the batch statistics of a random network to settle
 
 
@@ -155,9 +162,7 @@ def _measure(trained: Trained) -> Cost:
     )
 
 
-def _train_majority(
-    bench: Bench, recipe: Recipe, backbone: Backbone | None, seed: int, folder: Path
-) -> Trained:
+def _train_majority(bench: Bench, recipe: Recipe, backbone: Backbone | None, seed: int, folder: Path) -> Trained:
     """Always the most frequent class, with the class frequencies of train as its probabilities."""
     classes = len(bench.images.class_names)
     counts = np.bincount(bench.images.labels[bench.split.train], minlength=classes)
@@ -175,7 +180,7 @@ def _train_scratch(bench: Bench, recipe: Recipe, backbone: Backbone | None, seed
         "cnn", len(bench.images.class_names), _preprocessing(recipe).input_size, recipe.width, recipe.dropout
     )
     network = build_network(spec, derive_seed(seed, "initialisation")).to(bench.device)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last)
     train, val = (_image_batches(bench, recipe, part) for part in (bench.split.train, bench.split.val))
     fitted = _fit(bench, recipe, network, train, val, seed, folder)
     return Trained(
@@ -269,11 +274,9 @@ def _train_finetune(bench: Bench, recipe: Recipe, backbone: Backbone | None, see
             _freeze_all_but_last(network)
         train, val = (_image_batches(bench, recipe, part) for part in (bench.split.train, bench.split.val))
         logits = _image_logits(bench, recipe, network)
-    trained = trained.to(bench.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trained = trained.to(bench.device).to(memory_format=torch.channels_last)
     network.to(bench.device)
-    fitted = _fit(
-        bench, recipe, trained, train, val, seed, folder, frozen_batch_norm=True, evaluate_untrained=True
-    )
+    fitted = _fit(bench, recipe, trained, train, val, seed, folder, frozen_batch_norm=True, evaluate_untrained=True)
     return Trained(
         network,
         spec,
@@ -354,9 +357,7 @@ def _calibrate_batch_norm(bench: Bench, recipe: Recipe, module: nn.Module) -> No
     module.eval()
 
 
-def _extract(
-    bench: Bench, recipe: Recipe, module: nn.Module, key: str, half_precision: bool = False
-) -> Features:
+def _extract(bench: Bench, recipe: Recipe, module: nn.Module, key: str, half_precision: bool = False) -> Features:
     return extract_features(
         bench.images,
         module,
@@ -418,15 +419,11 @@ def _array_batches(bench: Bench, values: npt.NDArray[np.floating], part: npt.NDA
     return ArrayBatches(values, bench.images.labels, part)
 
 
-def _image_logits(
-    bench: Bench, recipe: Recipe, network: nn.Module
-) -> Callable[[npt.NDArray[np.int64]], Logits]:
+def _image_logits(bench: Bench, recipe: Recipe, network: nn.Module) -> Callable[[npt.NDArray[np.int64]], Logits]:
     return lambda part: predict_logits(network, _image_batches(bench, recipe, part), bench.device)
 
 
-def _array_logits(
-    bench: Bench, activations: Features, network: nn.Module
-) -> Callable[[npt.NDArray[np.int64]], Logits]:
+def _array_logits(bench: Bench, activations: Features, network: nn.Module) -> Callable[[npt.NDArray[np.int64]], Logits]:
     return lambda part: predict_logits(network, _array_batches(bench, activations.values, part), bench.device)
 
 

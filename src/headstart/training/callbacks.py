@@ -164,11 +164,11 @@ class TensorBoard(Callback):
             raise EnvironmentProblem(
                 "--tensorboard needs the package tensorboard: pip install 'headstart[tensorboard]'"
             ) from error
-        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder))
 
     def on_epoch_end(self, training: "Training", record: EpochRecord) -> None:
         for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"):
-            self._writer.add_scalar(name, getattr(record, name), record.epoch)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, getattr(record, name), record.epoch)
 
     def on_train_end(self, training: "Training") -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()

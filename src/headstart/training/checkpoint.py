@@ -37,7 +37,9 @@ def save_checkpoint(
             if isinstance(value, torch.Tensor):
                 tensors[f"optimizer{_SEPARATOR}{number}{_SEPARATOR}{name}"] = value
     # Copies: safetensors refuses tensors that share memory, and wants them contiguous.
-    copies = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+    copies = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
+    }
     with written_atomically(path) as temporary:
         save_file(copies, temporary, metadata={"progress": json.dumps(progress)})
 

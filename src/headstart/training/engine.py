@@ -195,8 +195,9 @@ def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
     groups = parameter_groups(network, recipe.learning_rate, recipe.layer_decay)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return kinds[recipe.optimizer](groups, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+    return torch.optim.Adam(groups, weight_decay=recipe.weight_decay)
 
 
 def _recipe_callbacks(recipe: Recipe) -> list[Callback]:
@@ -225,8 +226,9 @@ def _train_epoch(
     augmentation = generator(seed, "augmentation", epoch)
     loss_sum, correct, seen, started = 0.0, 0, 0, time.perf_counter()
     with seeded_torch(derive_seed(seed, "dropout", epoch)):
-        for training.batch in range(1, training.batches + 1):
-            positions = order[(training.batch - 1) * recipe.batch_size : training.batch * recipe.batch_size]
+        for batch in range(1, training.batches + 1):
+            training.batch = batch
+            positions = order[(batch - 1) * recipe.batch_size : batch * recipe.batch_size]
             if len(positions) < 2 and training.batches > 1:
                 break  # batch norm has no statistics of a single image
             step = (epoch - 1) * training.batches + training.batch - 1

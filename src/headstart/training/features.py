@@ -110,7 +110,7 @@ def _extract_to(
     dtype = np.float16 if half_precision else np.float32
     working = time.perf_counter()
     with written_atomically(path) as temporary:
-        values = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=(total, *shape))  # type: ignore[no-untyped-call]
+        values = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=(total, *shape))
         for begin in range(0, total, _BATCH):
             inputs = apply_preprocessing(images.images[begin : begin + _BATCH], preprocessing)
             values[begin : begin + len(inputs)] = forward(inputs)

@@ -37,5 +37,14 @@ def reliability_diagrams(recipes: Sequence[dict[str, Any]], texts: Texts) -> str
         axes.scatter(x, y, s=np.array(areas), color=color, linewidths=0, clip_on=False, zorder=3)
         canvas.title_x(axes, texts.get("figures.confidence"))
         if column == 0:
-            axes.set_ylabel(canvas.token(texts.get("figures.accuracy")), color=FAINT, fontsize=9.5, rotation_mode="anchor")
+            canvas.write(
+                canvas.page(),
+                12,
+                bottom + _SIDE / 2,
+                texts.get("figures.accuracy"),
+                rotation=90,
+                ha="center",
+                color=FAINT,
+                fontsize=9.5,
+            )
     return canvas.finish()

@@ -119,7 +119,13 @@ class Canvas:
         """Write a title flush left above the axes."""
         height = axes.get_position().height * self.height
         axes.text(
-            0, 1 + points_above / height, self.token(text), transform=axes.transAxes, color=INK, fontsize=10.5, weight="bold"
+            0,
+            1 + points_above / height,
+            self.token(text),
+            transform=axes.transAxes,
+            color=INK,
+            fontsize=10.5,
+            weight="bold",
         )
 
     def finish(self) -> str:

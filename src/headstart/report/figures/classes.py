@@ -5,7 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from headstart.report.figures.canvas import FAINT, GRID, HEAT, INK, SERIES, Canvas, columns, series_style, shortened, width_of
+from headstart.report.figures.canvas import (
+    FAINT,
+    GRID,
+    HEAT,
+    INK,
+    SERIES,
+    Canvas,
+    columns,
+    series_style,
+    shortened,
+    width_of,
+)
 from headstart.report.figures.marks import Key, draw_legend, legend_lines, nice_ticks, row_axes, share_axis
 from headstart.report.language import Texts
 

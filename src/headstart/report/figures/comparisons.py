@@ -4,7 +4,18 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from headstart.report.figures.canvas import BAD, FAINT, GRID, HEAT, INK, SERIES, Canvas, series_style, shortened, width_of
+from headstart.report.figures.canvas import (
+    BAD,
+    FAINT,
+    GRID,
+    HEAT,
+    INK,
+    SERIES,
+    Canvas,
+    series_style,
+    shortened,
+    width_of,
+)
 from headstart.report.figures.marks import (
     NAME_COLUMNS,
     Key,
@@ -20,6 +31,12 @@ from headstart.report.figures.marks import (
 from headstart.report.language import Texts
 
 _WIDTH = 720.0
+_MOST_TIMES = 8  # labels that fit beside one another
+_ROUND_SECONDS = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    *(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800),
+    *(3600 * hours for hours in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)),
+)
 
 
 def gap_figure(recipes: Sequence[dict[str, Any]], texts: Texts) -> str:
@@ -102,9 +119,7 @@ def accuracy_against_seconds(recipes: Sequence[dict[str, Any]], texts: Texts) ->
 def forest(comparisons: Sequence[dict[str, Any]], margin: float, texts: Texts) -> str:
     """Draw the differences between recipes with their intervals, over the band of differences that do not matter."""
     notes = [texts.difference_interval(pair["difference"]) for pair in comparisons]
-    names = [
-        texts.get("figures.pair", a=shortened(pair["a"], 24), b=shortened(pair["b"], 24)) for pair in comparisons
-    ]
+    names = [texts.get("figures.pair", a=shortened(pair["a"], 24), b=shortened(pair["b"], 24)) for pair in comparisons]
     limit = 54
     right = 14 + max(width_of(note, 9.5) for note in notes)
     wide = max(_WIDTH, names_width(names, limit) + right + 220)
@@ -133,20 +148,18 @@ def forest(comparisons: Sequence[dict[str, Any]], margin: float, texts: Texts) -
 
 
 def _time_axis(canvas: Canvas, axes: Any, low: float, high: float, texts: Texts) -> None:
-    """Label a logarithmic axis of seconds with durations; between decades where there are few of them."""
-    steps = (1, 2, 5) if high - low < 2.5 else (1,)
-    ticks = [
-        math.log10(step * 10.0**decade)
-        for decade in range(math.floor(low), math.ceil(high) + 1)
-        for step in steps
-        if low <= math.log10(step * 10.0**decade) <= high
-    ]
-    canvas.label_x(axes, ticks, [texts.duration(float(f"{10**tick:.6g}")) for tick in ticks], fontsize=9)
+    """Label a logarithmic axis of seconds with durations that are round in seconds, minutes or hours."""
+    ticks = [seconds for seconds in _ROUND_SECONDS if low <= math.log10(seconds) <= high]
+    ticks = ticks[:: -(-len(ticks) // _MOST_TIMES)] if ticks else []
+    labels = [texts.duration(seconds).replace(f"{texts.decimal(0, 1)[1:]}\u00a0s", "\u00a0s") for seconds in ticks]
+    canvas.label_x(axes, [math.log10(seconds) for seconds in ticks], labels, fontsize=9)
 
 
-def _free_height(left: float, right: float, wished: float, taken: list[tuple[float, float, float]], top: float) -> float:
+def _free_height(
+    left: float, right: float, wished: float, taken: list[tuple[float, float, float]], top: float
+) -> float:
     """Find the height nearest to the wished one at which a label overlaps nothing that is there already."""
-    for step in range(0, 40):
+    for step in range(40):
         for direction in (1, -1):
             height = wished + direction * 3 * step
             if 6 <= height <= top and all(

@@ -113,10 +113,11 @@ def names_width(names: Sequence[str], limit: int = NAME_COLUMNS) -> float:
 
 def row_note(canvas: Canvas, axes: Axes, row: int, text: str) -> None:
     """Write a note to the right of a row."""
+    width = axes.get_position().width * canvas.width
     axes.text(
-        1,
+        1 + 8 / width,
         -float(row),
-        "  " + canvas.token(text),
+        canvas.token(text),
         transform=axes.get_yaxis_transform(),
         color=INK,
         fontsize=9.5,
@@ -124,5 +125,3 @@ def row_note(canvas: Canvas, axes: Axes, row: int, text: str) -> None:
         ha="left",
         clip_on=False,
     )
-
-

@@ -1,0 +1,47 @@
+"""What a terminal shows at the end of a run: the side-by-side table and the verdict."""
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from headstart.report.language import Texts
+from headstart.report.statement import verdict_statement
+
+
+def comparison_table(results: dict[str, Any], texts: Texts) -> Table:
+    """Set the recipes side by side, in few enough columns for a terminal.
+
+    Args:
+        results: the content of `results.json`.
+        texts: of the language to write in.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("recipe", "test", "val", "gap", "fit", "train_time", "latency"):
+        numeric = column not in ("recipe", "fit")
+        table.add_column(Text(texts.get(f"side.{column}")), justify="right" if numeric else "left")
+    best = results["verdict"]["best"]
+    for recipe in results["recipes"]:
+        style = "bold" if recipe["name"] == best else "dim" if recipe["control"] else ""
+        cells = (
+            _printable(recipe["name"]),
+            texts.share_interval(recipe["test_accuracy"]),
+            texts.percent(recipe["val_accuracy"]["mean"]),
+            texts.points(recipe["train_val_gap"]["mean"]),
+            texts.named("fit", recipe["fit_verdict"]),
+            texts.duration(recipe["cost"]["train_seconds"]),
+            texts.milliseconds(recipe["cost"]["latency_ms"]),
+        )
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    return table
+
+
+def verdict_text(results: dict[str, Any], texts: Texts) -> Text:
+    """Write the verdict's sentence for a terminal; nothing in it is read as markup."""
+    return Text(_printable(verdict_statement(results["verdict"], texts)), style="bold")
+
+
+def _printable(text: str) -> str:
+    """A name could hold escape sequences that a terminal obeys; they are shown as spaces."""
+    return "".join(c if c.isprintable() or c == "\u00a0" else " " for c in text)

@@ -1,0 +1,123 @@
+"""The bottom layer: randomness, files, errors, the lazy package."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import headstart
+from headstart import errors
+from headstart.errors import HeadstartError, RunError
+from headstart.files import (
+    cache_folder,
+    canonical_json,
+    read_json,
+    sha256_of_file,
+    sha256_of_text,
+    write_json,
+    written_atomically,
+)
+from headstart.randomness import derive_seed, generator
+
+
+def test_purposes_have_streams_of_their_own() -> None:
+    first, again, other, seeded = (
+        generator(seed, purpose, 1).random(5).tolist()
+        for seed, purpose in ((0, "order"), (0, "order"), (0, "augmentation"), (1, "order"))
+    )
+    assert first == again
+    assert first != other
+    assert first != seeded
+    assert derive_seed(1, "2") != derive_seed(12, "")
+    assert 0 <= derive_seed(0) < 2**63
+
+
+def test_randomness_leaves_numpys_global_state_alone() -> None:
+    before = np.random.get_state()[1].copy()  # type: ignore[index] # noqa: NPY002
+    generator(3, "anything").random(10)
+    assert (np.random.get_state()[1] == before).all()  # type: ignore[index] # noqa: NPY002
+
+
+def test_canonical_json_does_not_depend_on_order_and_refuses_nan() -> None:
+    assert canonical_json({"b": 1, "a": "ñ"}) == canonical_json({"a": "ñ", "b": 1})
+    with pytest.raises(ValueError):
+        canonical_json({"x": float("nan")})
+
+
+def test_hashes_equal_the_published_ones(tmp_path: Path) -> None:
+    # SHA-256 of "abc": FIPS 180-2, appendix B.1.
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256_of_text("abc") == expected == sha256_of_file(tmp_path / "abc")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    write_json(path, {"old": True})
+
+    def fail() -> None:
+        with written_atomically(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert read_json(path) == {"old": True}
+    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_written_files_can_be_read_as_the_umask_says(tmp_path: Path) -> None:
+    old = os.umask(0o022)
+    try:
+        write_json(tmp_path / "x.json", {})
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "x.json").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize(("content", "named"), [(None, "does not exist"), (b"{", "not readable JSON"), (b"\xff", "not readable")])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, named: str) -> None:
+    path = tmp_path / "facts.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RunError, match=named) as caught:
+        read_json(path)
+    assert "facts.json" in str(caught.value)
+
+
+def test_the_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("HEADSTART_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache_folder() == Path("/somewhere/headstart")
+
+
+def test_every_error_is_ours_and_has_an_exit_code() -> None:
+    found = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+    assert len(found) == 8
+    assert all(issubclass(error, HeadstartError) for error in found)
+    assert all(error.__name__ in (errors.__doc__ or "") for error in found)
+
+
+def test_every_public_name_can_be_had() -> None:
+    for name in headstart.__all__:
+        assert getattr(headstart, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = headstart.nothing
+
+
+def test_importing_and_help_do_not_import_torch() -> None:
+    code = "import sys, headstart, headstart.cli; print('torch' in sys.modules, 'matplotlib' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["False", "False"]
+
+
+def test_identity_of_a_record_is_stable_across_processes() -> None:
+    code = "from headstart.randomness import derive_seed; print(derive_seed(7, 'order', 3))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(printed) == derive_seed(7, "order", 3)
