@@ -79,7 +79,9 @@ def test_written_files_can_be_read_as_the_umask_says(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "x.json").stat().st_mode) == 0o644
 
 
-@pytest.mark.parametrize(("content", "named"), [(None, "does not exist"), (b"{", "not readable JSON"), (b"\xff", "not readable")])
+@pytest.mark.parametrize(
+    ("content", "named"), [(None, "does not exist"), (b"{", "not readable JSON"), (b"\xff", "not readable")]
+)
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, named: str) -> None:
     path = tmp_path / "facts.json"
     if content is not None:

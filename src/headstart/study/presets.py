@@ -66,10 +66,10 @@ def fine_tune_recipe(backbone: str) -> Recipe:
         epochs=5,
         batch_size=64,
         optimizer="adamw",
-        learning_rate=3e-4,
+        learning_rate=1e-3,
         weight_decay=1e-2,
         schedule="one-cycle",
-        layer_decay=0.8,
+        layer_decay=0.9,
     )
 
 
@@ -100,9 +100,7 @@ def classroom_recipes(backbone: str = DEFAULT_BACKBONE) -> list[Recipe]:
     )
     return [
         taught,
-        taught.with_changes(
-            name=f"classroom-{backbone}", kind="probe", backbone=backbone, head="gradient"
-        ),
+        taught.with_changes(name=f"classroom-{backbone}", kind="probe", backbone=backbone, head="gradient"),
         random_features_recipe(backbone).with_changes(preprocessing=raw_pixels),
         Recipe(name="majority", kind="majority"),
     ]

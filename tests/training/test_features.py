@@ -1,0 +1,93 @@
+"""Frozen features: both engines agree, what is kept is not computed again, a failing export falls back."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from headstart.data.preprocessing import apply_preprocessing
+from headstart.data.sources import load_images
+from headstart.models.backbones import build_random_backbone, untrained_backbone
+from headstart.records import ImageSet, Preprocessing
+from headstart.study.observer import SilentObserver
+from headstart.training.features import choose_forward, extract_features
+from tests.models.factory import TINY
+
+CPU = torch.device("cpu")
+PREPROCESSING = Preprocessing(32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+@pytest.fixture(scope="module")
+def images() -> ImageSet:
+    return load_images("digits", limit=60)
+
+
+@pytest.fixture(scope="module")
+def module() -> nn.Module:
+    return build_random_backbone(untrained_backbone(TINY), 0)
+
+
+def _extract(images: ImageSet, module: nn.Module, key: str = "tiny", **settings: Any) -> Any:
+    return extract_features(images, module, key, PREPROCESSING, device=CPU, reporter=SilentObserver(), **settings)
+
+
+def test_features_equal_plain_pytorchs(images: ImageSet, module: nn.Module) -> None:
+    features = _extract(images, module)
+    with torch.inference_mode():
+        expected = module(apply_preprocessing(images.images, PREPROCESSING)).numpy()
+    assert features.engine == "onnxruntime"
+    assert features.values.shape == expected.shape
+    assert np.abs(features.values - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_a_second_time_nothing_is_computed(images: ImageSet, module: nn.Module) -> None:
+    first = _extract(images, module)
+
+    class Forbidden(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("computed again")
+
+    again = _extract(images, Forbidden())
+    assert np.array_equal(first.values, again.values)
+    assert again.seconds == first.seconds
+    with pytest.raises(AssertionError, match="computed again"):
+        _extract(images, Forbidden(), key="another network")
+
+
+def test_half_precision_is_kept_as_such(images: ImageSet, module: nn.Module) -> None:
+    exact, half = _extract(images, module), _extract(images, module, half_precision=True)
+    assert half.values.dtype == np.float16
+    assert np.allclose(exact.values, half.values, rtol=2e-3, atol=1e-3)
+
+
+def test_a_network_that_cannot_be_exported_is_run_by_pytorch(images: ImageSet) -> None:
+    class Stubborn(nn.Module):
+        """Branches on the data, which no export can follow."""
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean((2, 3)) if float(images.sum()) > 1e9 else images.amax((2, 3))
+
+    forward, engine = choose_forward(Stubborn(), apply_preprocessing(images.images[:4], PREPROCESSING), CPU)
+    assert engine == "torch (cpu)"
+    assert forward(torch.ones(2, 3, 4, 4)).tolist() == [[1.0] * 3] * 2
+
+
+def test_a_killed_extraction_leaves_nothing_that_could_be_taken_for_finished(
+    images: ImageSet, module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+
+    class Killed(Exception):
+        pass
+
+    class KillingReporter(SilentObserver):
+        def advance(self, done: int, *_: Any, **__: Any) -> None:
+            raise Killed
+
+    with pytest.raises(Killed):
+        extract_features(images, module, "k", PREPROCESSING, device=CPU, reporter=KillingReporter())
+    assert not list(tmp_path.rglob("features.npy"))
+    assert not list(tmp_path.rglob("facts.json"))
