@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo check format lint types layers test notebooks bench clean
+.PHONY: demo check format lint types layers test notebooks clean
 
 demo: $(VENV)/ready
 	$(BIN)/headstart compare digits
@@ -29,6 +29,10 @@ layers: $(VENV)/ready-dev
 # `data` tests run by themselves where the development data is found, and skip where it is not.
 test: $(VENV)/ready-dev
 	$(BIN)/python -m pytest -m "not slow"
+
+# Both notebooks from their first cell to their last, on the digits: a few minutes.
+notebooks: $(VENV)/ready-dev
+	$(BIN)/python -m pytest -m slow tests/test_notebooks.py
 
 # A stamp is made last, so an installation that was interrupted is taken up again.
 $(VENV)/ready: pyproject.toml

@@ -240,7 +240,7 @@ class StopsAtOnce(Callback):
 def test_a_users_callback_works_and_enters_the_identity(tmp_path: Path) -> None:
     request = _request(tmp_path, recipes=("cnn",), epochs=5)
     plain, _ = _run(request)
-    stopped, _ = _run(replace(request, name="stopped"), callbacks=[StopsAtOnce()])
+    stopped, _ = _run(request, callbacks=[StopsAtOnce()])
     result = stopped.recipes[0].results[0]
     assert len(result.history) == 1
     assert result.stopped_early

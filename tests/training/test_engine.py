@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,18 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from headstart.errors import EnvironmentProblem
 from headstart.models.network import NetworkSpec, build_network, freeze_batch_norm
 from headstart.records import EpochRecord, Preprocessing, Recipe
 from headstart.training.batches import ArrayBatches, ImageBatches
-from headstart.training.callbacks import Callback, EarlyStopping, HistoryLogger, ModelCheckpoint, ReduceLROnPlateau
+from headstart.training.callbacks import (
+    Callback,
+    EarlyStopping,
+    HistoryLogger,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+    TensorBoard,
+)
 from headstart.training.engine import (
     DivergedError,
     Fitted,
@@ -257,3 +266,19 @@ def test_checkpoint_prefers_accuracy_then_loss() -> None:
 def test_patience_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         EarlyStopping(patience=0)
+
+
+def test_tensorboard_writes_its_events(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    _train(tmp_path, RECIPE.with_changes(epochs=1), callbacks=[TensorBoard(tmp_path / "tensorboard")])
+    events = list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+    assert len(events) == 1
+    assert b"val_accuracy" in events[0].read_bytes()
+
+
+def test_tensorboard_that_is_not_installed_is_an_error_with_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(EnvironmentProblem, match=r"pip install 'headstart\[tensorboard\]'"):
+        TensorBoard(tmp_path)

@@ -17,14 +17,21 @@ def comparison_table(results: dict[str, Any], texts: Texts) -> Table:
         results: the content of `results.json`.
         texts: of the language to write in.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    confidence = texts.percent(results["study"]["confidence"], digits=0)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        caption=Text(texts.get("terminal.caption", confidence=confidence)),
+        caption_justify="left",
+    )
     # Five columns fit into 80 characters with names in full; the report has the others.
     for column in ("recipe", "test", "gap", "fit", "train_time"):
         numeric = column not in ("recipe", "fit")
         table.add_column(
-            Text(texts.get(f"side.{column}")),
+            Text(texts.get(f"terminal.{column}")),
             justify="right" if numeric else "left",
-            no_wrap=column in ("recipe", "test"),
+            no_wrap=True,
             overflow="fold",
         )
     best = results["verdict"]["best"]

@@ -123,9 +123,10 @@ def run_study(
     observer.data_ready(images, split, duplicates)
     recipes = _requested_recipes(request, images)
     usable, missing = _find_backbones(recipes, request.weights_dir)
-    ledger = open_run(request.runs, request.name, images.name, _request_record(request, images, recipes, usable))
+    names = tuple(f"{type(callback).__module__}.{type(callback).__qualname__}" for callback in callbacks)
+    ledger = open_run(request.runs, request.name, images.name, _request_record(request, images, recipes, usable, names))
     with ledger.locked():
-        plan = _load_or_make_plan(request, ledger, usable, missing, images, split, device, callbacks)
+        plan = _load_or_make_plan(request, ledger, usable, missing, images, split, device, names)
         observer.plan_ready(plan, ledger, _count_done(ledger, plan, images, split))
         bench = Bench(images, split, device, observer, tuple(callbacks), request.tensorboard)
         outcomes, failed = _run_trials(plan, bench, ledger, observer)
@@ -216,6 +217,7 @@ def _request_record(
     images: ImageSet,
     recipes: list[Recipe],
     usable: list[tuple[Recipe, Backbone | None]],
+    callbacks: tuple[str, ...],
 ) -> dict[str, Any]:
     """What decides the run, as JSON: the same record continues the same run. Device, paths and language stay out."""
     weights = {backbone.name: backbone.weights_sha256 for _, backbone in usable if backbone is not None}
@@ -223,6 +225,7 @@ def _request_record(
         "data": images.fingerprint,
         "recipes": [_as_json(recipe) for recipe in recipes],
         "weights": weights,
+        "callbacks": list(callbacks),
     }
     left_out = {"data", "recipes", "backbones", "weights_dir", "name", "runs", "tensorboard"}
     return record | {key: value for key, value in asdict(request).items() if key not in left_out}
@@ -245,7 +248,7 @@ def _load_or_make_plan(
     images: ImageSet,
     split: Split,
     device: torch.device,
-    callbacks: Sequence[Callback],
+    callbacks: tuple[str, ...],
 ) -> Plan:
     """The plan is kept: timings differ from run to run, and a resumed run must not train other epochs than the first."""
     path = ledger.folder / "plan.json"
@@ -256,14 +259,14 @@ def _load_or_make_plan(
         request.epochs,
         request.batch_size,
         request.augmentation,
-        tuple(f"{type(callback).__module__}.{type(callback).__qualname__}" for callback in callbacks),
+        callbacks,
     )
     resolved = [(resolve_recipe(recipe, images, split, backbone, overrides), backbone) for recipe, backbone in usable]
-    observer_plan = make_plan(
+    plan = make_plan(
         resolved, missing, images, split, device, seeds=request.seeds, budget_seconds=request.budget_seconds
     )
-    write_json(path, _plan_to_json(observer_plan))
-    return observer_plan
+    write_json(path, _plan_to_json(plan))
+    return plan
 
 
 def _plan_to_json(plan: Plan) -> dict[str, Any]:

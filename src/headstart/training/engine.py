@@ -152,7 +152,9 @@ def train_network(
         started = time.perf_counter()
         for watcher in watchers:
             watcher.on_epoch_begin(training)
-        train_loss = _train_epoch(training, train, schedule, watchers, device, frozen_batch_norm)
+        # On a GPU the fastest convolution differs from run to run unless this forbids it.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+            train_loss = _train_epoch(training, train, schedule, watchers, device, frozen_batch_norm)
         record = _evaluate(training, train, val, curve_part, device, train_loss, started)
         training.history.append(record)
         for watcher in watchers:

@@ -105,6 +105,8 @@ def accuracy_against_seconds(recipes: Sequence[dict[str, Any]], texts: Texts) ->
     taken = [(x - 7, x + 7, y) for x, y, _ in spots]
     for x, y, index in sorted(spots, key=lambda spot: -spot[1]):
         text = shortened(recipes[index]["name"], NAME_COLUMNS)
+        if not seconds[index]:
+            text += " (0\u00a0s)"  # it has no place on a logarithmic axis, so its label says where it belongs
         wide = width_of(text)
         start = x + 11 if x + 11 + wide <= width else x - 11 - wide
         label_y = _free_height(start, start + wide, y, taken, height)
