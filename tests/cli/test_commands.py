@@ -54,7 +54,7 @@ def finished(terminal: Terminal) -> Iterator["subprocess.CompletedProcess[str]"]
         "compare", "digits", "--backbone", TINY, "--input-size", "32", "--seeds", "2", "--epochs", "2", "--limit", "400"
     )
     assert done.returncode == 0, done.stderr
-    yield done
+    return done
 
 
 def _results(terminal: Terminal, run: str = "digits") -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Texts in both languages, and numbers as each language writes them."""
 
-import pytest
 import tomllib
+from importlib import resources
+
+import pytest
 
 from headstart.errors import UsageError
 from headstart.report import language
@@ -149,5 +151,5 @@ def test_language_comes_from_the_locale(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_both_files_are_valid_toml_with_texts_only() -> None:
     for name in LANGUAGES:
-        content = language.resources.files("headstart.report").joinpath("text", f"{name}.toml").read_text("utf-8")
+        content = resources.files("headstart.report").joinpath("text", f"{name}.toml").read_text("utf-8")
         assert all(isinstance(text, str) for section in tomllib.loads(content).values() for text in section.values())

@@ -40,8 +40,24 @@ from tests.report.example import failing_results, full_results, minimal_results,
 VOID = {"meta", "img", "link", "br", "hr", "input", "path", "use", "rect", "image"}
 HOSTILE = "<script>alert('$x_1$')</script> | `b` \\ & \"q\"\nline"
 # Words that one language needs in every other sentence and the other does not have.
-ENGLISH = set("the of and is are with that not its than which were was this from".split())
-SPANISH = set("el la los las de que con una por más su sus del es son se".split())
+ENGLISH = {
+    "the",
+    "of",
+    "and",
+    "is",
+    "are",
+    "with",
+    "that",
+    "not",
+    "its",
+    "than",
+    "which",
+    "were",
+    "was",
+    "this",
+    "from",
+}
+SPANISH = {"el", "la", "los", "las", "de", "que", "con", "una", "por", "más", "su", "sus", "del", "es", "son", "se"}
 
 
 def _blocks(blocks: tuple[Block, ...]) -> list[Block]:

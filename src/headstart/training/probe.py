@@ -128,7 +128,7 @@ def _minimise(
         error = (log_probabilities.exp() - one_hot) / count
         gradient = torch.cat([(error.T @ features + l2 * weight).flatten(), error.sum(0)])
         penalty = 0.5 * l2 * float(weight.double().square().sum())
-        return float(loss) + penalty, gradient.double().numpy() / scale
+        return float(loss) + penalty, np.asarray(gradient.double().numpy() / scale)
 
     found = scipy.optimize.minimize(
         value_and_gradient,
@@ -137,7 +137,7 @@ def _minimise(
         method="L-BFGS-B",
         options={"maxiter": _MAX_ITERATIONS, "gtol": _GRADIENT_TOLERANCE, "ftol": 1e-8, "maxcor": 10},
     )
-    return np.asarray(found.x, dtype=np.float64) / scale
+    return np.asarray(found.x / scale, dtype=np.float64)
 
 
 def _unpack(flat: npt.NDArray[np.float64], classes: int, dimensions: int) -> tuple[torch.Tensor, torch.Tensor]:
