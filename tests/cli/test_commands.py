@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
 
 
 @pytest.fixture(scope="module")
-def finished(terminal: Terminal) -> Iterator["subprocess.CompletedProcess[str]"]:
+def finished(terminal: Terminal) -> "subprocess.CompletedProcess[str]":
     """A whole comparison with every kind of recipe."""
     done = terminal(
         "compare", "digits", "--backbone", TINY, "--input-size", "32", "--seeds", "2", "--epochs", "2", "--limit", "400"
