@@ -96,7 +96,7 @@ def _prose(document: Document) -> list[str]:
 def _without_names(text: str, results: dict[str, Any]) -> str:
     names = [recipe["name"] for recipe in results["recipes"]] + [entry["name"] for entry in results["data"]["classes"]]
     for name in sorted([*names, results["name"], "images/"], key=len, reverse=True):
-        text = text.replace(name, " ")
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", " ", text)
     return text
 
 

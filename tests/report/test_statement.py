@@ -13,16 +13,17 @@ def _verdict(**changes: Any) -> dict[str, Any]:
     return {**full_results()["verdict"], **changes}
 
 
-def test_names_the_difference_where_it_is_that_of_the_two_sides() -> None:
-    verdict = _verdict(runner_up="cnn", difference={"mean": 0.193, "low": 0.182, "high": 0.204, "method": "bootstrap"})
-    assert verdict_statement(verdict, Texts("en")) == (
+def test_names_the_difference_of_the_two_sides_whoever_is_next() -> None:
+    assert verdict_statement(_verdict(), Texts("en")) == (
         "Reuse a pretrained network: mobilenetv2_100-finetune is right more often than cnn, "
-        "the best network trained from scratch (+19.3 points [+18.2,\u00a0+20.4])."
+        "the best network trained from scratch (+19.3 points [+18.2,\u00a0+20.3])."
     )
 
 
-def test_leaves_the_difference_out_where_it_is_that_of_another_pair() -> None:
-    assert "points" not in verdict_statement(_verdict(), Texts("en"))
+def test_the_difference_is_that_of_the_better_side() -> None:
+    worse = {"mean": -0.193, "low": -0.204, "high": -0.182, "method": "bootstrap"}
+    verdict = _verdict(code="scratch-better", best="cnn", scratch_transfer_difference=worse)
+    assert "(+19.3 points [+18.2,\u00a0+20.4])" in verdict_statement(verdict, Texts("en"))
 
 
 def test_recommends_the_cheaper_of_two_equals_on_the_better_side() -> None:

@@ -93,6 +93,7 @@ class Comparison:
     best_scratch: str | None
     best_transfer: str | None
     scratch_against_transfer: PairVerdict | None
+    scratch_transfer_difference: Estimate | None
     cost_ratio: float | None
     controls: tuple[ControlCheck, ...]
 
@@ -120,7 +121,7 @@ def compare(
     pairs = (*contest, *controls)
     checks = tuple(ControlCheck(pair.a, pair.b, pair.verdict == "better", pair.difference) for pair in controls)
     players = [competitor for competitor in competitors if not competitor.control]
-    nobody = Comparison(pairs, None, "nothing-learned", None, None, None, "alone", None, None, None, None, checks)
+    nobody = Comparison(pairs, None, "nothing-learned", None, None, None, "alone", None, None, None, None, None, checks)
     if not players:
         return nobody
     most_accurate = max(players, key=lambda player: player.accuracy)
@@ -155,6 +156,7 @@ def compare(
         best_scratch=scratch.name if scratch else None,
         best_transfer=transfer.name if transfer else None,
         scratch_against_transfer=against.verdict if against else None,
+        scratch_transfer_difference=_mirrored(against).difference if against else None,
         cost_ratio=rival.train_seconds / best.train_seconds if rival and best.train_seconds > 0 else None,
     )
 

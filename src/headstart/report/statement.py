@@ -41,13 +41,15 @@ def _one_side_better(verdict: Mapping[str, Any], texts: Texts) -> Inline:
         ("best_transfer", "best_scratch") if verdict["code"] == "transfer-better" else ("best_scratch", "best_transfer")
     )
     ahead, behind = (verdict[side] for side in sides)
-    key = f"statement.{verdict['code']}"
+    estimate = verdict["scratch_transfer_difference"]
+    if verdict["code"] == "scratch-better":
+        estimate = estimate | {"mean": -estimate["mean"], "low": -estimate["high"], "high": -estimate["low"]}
+    difference = texts.difference_interval(estimate)
+    key, other = f"statement.{verdict['code']}", strong(behind)
     if verdict["best"] != ahead:
-        return texts.rich(f"{key}-cheaper", best=strong(verdict["best"]), ahead=strong(ahead), other=strong(behind))
-    if verdict["runner_up"] == behind and verdict["difference"] is not None:
-        difference = texts.difference_interval(verdict["difference"])
-        return texts.rich(f"{key}-by", best=strong(ahead), other=strong(behind), difference=difference)
-    return texts.rich(key, best=strong(ahead), other=strong(behind))
+        best = strong(verdict["best"])
+        return texts.rich(f"{key}-cheaper", best=best, ahead=strong(ahead), other=other, difference=difference)
+    return texts.rich(f"{key}-by", best=strong(ahead), other=other, difference=difference)
 
 
 def _not_distinguishable(verdict: Mapping[str, Any], texts: Texts) -> Inline:
