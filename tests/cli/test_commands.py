@@ -67,7 +67,7 @@ def test_a_comparison_ends_with_table_verdict_and_path(
     results = _results(terminal)
     printed = finished.stdout
     assert "about" in printed[: printed.index("seed 0")]  # how long it will take, before it starts
-    assert results["verdict"]["statement"] in " ".join(printed.split())
+    assert " ".join(results["verdict"]["statement"].split()) in " ".join(printed.split())
     assert printed.rstrip().endswith("report.html")
     for name in ("cnn", f"{TINY}-probe", f"{TINY}-finetune", "random-features", "majority"):
         assert name in printed

@@ -1,7 +1,6 @@
 """What is said about a data set, counted by hand."""
 
 import json
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +96,6 @@ def test_samples_come_from_train() -> None:
 
 
 @pytest.mark.data
-@pytest.mark.skipif("HEADSTART_TEST_CIFAR10" not in os.environ, reason="HEADSTART_TEST_CIFAR10 names no folder")
 def test_cifar10_has_the_published_channel_statistics(real_cifar10: Path) -> None:
     images = load_images(str(real_cifar10))
     split, duplicates = make_split(images)
