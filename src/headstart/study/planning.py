@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from headstart.data.audit import channel_statistics
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.models.backbones import (
     Backbone,
@@ -111,25 +112,19 @@ def _default_preprocessing(recipe: Recipe, images: ImageSet, split: Split, backb
     size = min(images.canvas, _SCRATCH_LARGEST_INPUT)
     if recipe.kind == "majority":
         return Preprocessing(size)
-    mean, std = channel_statistics(images, split)
+    mean, std = _channel_contract(images, split)
     return Preprocessing(size, mean=mean, std=std)
 
 
-def channel_statistics(images: ImageSet, split: Split) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def _channel_contract(images: ImageSet, split: Split) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and deviation of each channel over train, for pixels scaled to 0..1, rounded to four digits.
 
     Rounded so that the recipe reads well and its identity does not hang on the last bit of a sum.
     """
-    total, squares, count = np.zeros(3), np.zeros(3), 0
-    for first in range(0, len(split.train), 1024):
-        pixels = images.images[split.train[first : first + 1024]].astype(np.float64) / 255
-        total += pixels.sum(axis=(0, 1, 2))
-        squares += np.square(pixels).sum(axis=(0, 1, 2))
-        count += pixels.shape[0] * pixels.shape[1] * pixels.shape[2]
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-8))
-    red, green, blue = (round(float(value), 4) for value in mean)
-    std_red, std_green, std_blue = (max(round(float(value), 4), 1e-4) for value in deviation)
+    mean, deviation = channel_statistics(images.images, split.train)
+    red, green, blue = (round(float(value), 4) for value in mean / 255)
+    # A channel that never varies must not be divided by zero.
+    std_red, std_green, std_blue = (max(round(float(value), 4), 1e-4) for value in deviation / 255)
     return (red, green, blue), (std_red, std_green, std_blue)
 
 
