@@ -402,3 +402,12 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     code = "import sys, headstart.report.language; print({'matplotlib', 'jinja2', 'torch', 'rich'} & set(sys.modules))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"
+
+
+def test_what_libraries_said_in_english_stays_out_of_the_spanish_report(tmp_path: Path) -> None:
+    results = full_results()
+    said = "a sentence that a library wrote in English"
+    results["data"]["left_out"][0]["detail"] = said
+    results["not_run"] = [{"name": "net-probe", "reason": "no-weights", "detail": said}]
+    assert said in render_html(build_document(results, "en", tmp_path))
+    assert said not in render_html(build_document(results, "es", tmp_path))

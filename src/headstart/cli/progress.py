@@ -80,7 +80,8 @@ class TerminalObserver:
             self._say("cli.left_out", count=texts.count(len(images.left_out)))
             for file in images.left_out[:_LISTED_FILES]:
                 reason = texts.get(f"left_out.{file.reason}")
-                detail = f" ({file.detail})" if file.detail else ""
+                said = texts.quoted(file.detail)
+                detail = f" ({said})" if said else ""
                 self._console.print(f"  {file.path}: {reason}{detail}", markup=False, highlight=False)
             if len(images.left_out) > _LISTED_FILES:
                 self._say("cli.left_out_more", count=texts.count(len(images.left_out) - _LISTED_FILES))

@@ -206,6 +206,10 @@ class Texts:
             size, letter = size / 1000, larger
         return self.count(number) if not letter else f"{self.decimal(size, 2 if size < 10 else 1)}{_SPACE}{letter}"
 
+    def quoted(self, english: str) -> str:
+        """Return what a library said, in a report that is in English as it is; elsewhere nothing (results.json has it)."""
+        return english if self.language == "en" else ""
+
     def listing(self, items: list[str]) -> str:
         """Join short items: with commas in English, with semicolons in Spanish (where a comma marks decimals)."""
         return _LIST_SEPARATOR[self.language].join(items)

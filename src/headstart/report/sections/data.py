@@ -161,16 +161,15 @@ def _left_out(source: Source) -> list[Block]:
 
 def _file_table(files: list[dict[str, Any]], caption: str, source: Source) -> Table:
     texts = source.texts
+    details = [texts.quoted(file["detail"]) for file in files]
+    columns = ("path", "reason", "detail") if any(details) else ("path", "reason")
+    rows = [
+        (code(file["path"]), plain(texts.named("left_out", file["reason"])), code(detail) if detail else plain("–"))
+        for file, detail in zip(files, details, strict=True)
+    ]
     return Table(
-        header=tuple(texts.get(f"data.{column}") for column in ("path", "reason", "detail")),
-        rows=tuple(
-            (
-                code(file["path"]),
-                plain(texts.named("left_out", file["reason"])),
-                code(file["detail"]) if file["detail"] else plain("–"),
-            )
-            for file in files
-        ),
+        header=tuple(texts.get(f"data.{column}") for column in columns),
+        rows=tuple(row[: len(columns)] for row in rows),
         caption=caption,
     )
 
