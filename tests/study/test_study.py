@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from headstart.bundle import load_bundle
 from headstart.errors import RunError, UsageError
@@ -22,7 +24,7 @@ from headstart.study.planning import Plan
 from headstart.study.run import StudyOutcome, StudyRequest, run_study
 from headstart.training.callbacks import Callback
 from headstart.training.engine import Training
-from tests.models.factory import TINY, write_tiny_weights
+from tests.models.factory import TINY, metadata, write_tiny_weights
 
 CPU = torch.device("cpu")
 
@@ -141,6 +143,17 @@ def _comparable(runs: Path) -> Any:
     loaded["verdict"].pop("cost_ratio")
     loaded["verdict"].pop("statement")
     return loaded
+
+
+def test_an_architecture_that_cannot_be_cut_is_fine_tuned_whole(tmp_path: Path) -> None:
+    network = timm.create_model("test_vit", num_classes=0)
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    (tmp_path / "weights").mkdir()
+    save_file(state, tmp_path / "weights" / "test_vit.safetensors", metadata=metadata(architecture="test_vit"))
+    recipe = Recipe(name="vit", kind="finetune", backbone="test_vit", epochs=1, batch_size=32, learning_rate=1e-3)
+    outcome, _ = _run(_request(tmp_path, recipes=(recipe,), backbones=(), input_size=160, epochs=None, limit=60))
+    cost = outcome.recipes[0].results[0].cost
+    assert 0 < cost.parameters_trained < cost.parameters
 
 
 def test_identity_sees_what_decides_a_result_and_nothing_else(tmp_path: Path) -> None:
