@@ -5,10 +5,19 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from headstart.errors import WeightsError
-from headstart.models.weights import find_weights_file, hash_of_state, load_strictly, read_weights_file, weight_files
+from headstart.models.weights import (
+    BUNDLED_WEIGHTS,
+    find_weights_file,
+    hash_of_state,
+    load_strictly,
+    read_weights_file,
+    weight_files,
+    write_weights_file,
+)
+from headstart.records import Preprocessing
 from tests.models.factory import TINY, metadata, tiny_state, write_tiny_weights
 
 
@@ -57,7 +66,7 @@ def test_found_by_architecture_and_by_file_name(tmp_path: Path, monkeypatch: pyt
         assert found is not None
         assert found.path == path
     assert find_weights_file("other", [tmp_path / "weights"]) is None
-    assert [file.path for file in weight_files()] == [path]
+    assert [file.path for file in weight_files() if file.path.parent != BUNDLED_WEIGHTS] == [path]
 
 
 def test_missing_unexpected_and_misshapen_keys_are_named() -> None:
@@ -93,3 +102,28 @@ def test_the_hash_sees_names_and_bytes_but_not_counters() -> None:
     assert hash_of_state(state) == hash_of_state(counted)
     assert hash_of_state(state) != hash_of_state(changed)
     assert hash_of_state(tiny_state(1)) != hash_of_state(state)
+
+
+def test_a_written_file_reads_back_with_kernels_in_half_precision(tmp_path: Path) -> None:
+    state = tiny_state()
+    contract = Preprocessing(48, "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    path = tmp_path / "made.safetensors"
+    write_weights_file(path, TINY, state, contract, {"license": "CC0-1.0", "seed": "3"})
+    file = read_weights_file(path)
+    assert (file.architecture, file.input_size, file.interpolation) == (TINY, 48, "bicubic")
+    assert (file.mean, file.std) == (contract.mean, contract.std)
+    assert (file.licence, file.metadata["seed"]) == ("CC0-1.0", "3")
+    written = load_file(path)
+    network = timm.create_model(TINY, num_classes=0)
+    load_strictly(network, written, str(path))
+    for name, value in written.items():
+        assert value.dtype == (torch.float16 if value.ndim > 1 else torch.float32)
+        assert torch.allclose(value.float(), state[name], rtol=1e-3, atol=1e-6)
+
+
+def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
+    facts = {f"field {number}": "ñ" * number for number in range(20)}
+    for name in ("a", "b", "c"):
+        write_weights_file(tmp_path / name, TINY, tiny_state(), Preprocessing(48), facts)
+    assert len({(tmp_path / name).read_bytes() for name in ("a", "b", "c")}) == 1
+    assert read_weights_file(tmp_path / "a").metadata["field 3"] == "ñññ"

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from headstart.errors import UsageError, WeightsUnavailableError
+from headstart.models.small32 import FAMILY, LARGEST_IMAGE
 from headstart.models.weights import (
     WeightsFile,
     find_weights_file,
@@ -29,8 +30,11 @@ from headstart.records import Preprocessing
 ALIASES = {"mobilenetv2": "mobilenetv2_100"}
 """Short names for the backbones that people ask for most."""
 
-_HUB_FILE = "model.safetensors"
+HUB_FILE = "model.safetensors"
+"""What a timm model's repository on the hub calls its weights."""
 _REACHABLE_SECONDS = 5.0  # chosen: a slow connection answers within it, an absent one does not hold the user up
+
+_SMALL_STRIDE = 8  # of the backbones made for small images
 
 _SMALLEST_INPUT, _UPSAMPLED_INPUT, _STRIDE = 96, 128, 32
 # Measured with MobileNetV2 on CIFAR-10 (32 px): probe accuracy .799 at 96 px, .851 at 128, .861 at 160, .849 at 224,
@@ -85,7 +89,19 @@ def find_backbone(name: str, weights_dir: Path | None = None) -> Backbone:
     if file := find_weights_file(resolved, weights_folders(weights_dir)):
         return _from_file(file)
     require_known(resolved)
+    if resolved in FAMILY:
+        raise WeightsUnavailableError(
+            f"No pretrained weights for {resolved!r} here, and no hub has them. `headstart pretrain DATA --architecture "
+            f"{resolved}` makes them (docs/small-images.md); `headstart backbones` lists what this machine has."
+        )
     return _from_hub(resolved, weights_dir)
+
+
+def made_for_small_images(name: str) -> bool:
+    """Whether a backbone, by its name or in its weight file, was pretrained at a size that small images have."""
+    if name.endswith(".safetensors"):
+        return read_weights_file(Path(name)).input_size <= LARGEST_IMAGE
+    return name in FAMILY
 
 
 def untrained_backbone(name: str) -> Backbone:
@@ -151,12 +167,17 @@ def default_input_size(canvas: int, native_size: int) -> int:
         native_size: side that the backbone was pretrained at.
 
     Returns:
-        A multiple of 32 (the stride of the usual backbones): small images are enlarged up to four times, to between
-        96 and 128 px; larger ones keep their size, up to the native one.
+        For a backbone made for small images a multiple of 8 from its native size to 64 px: such images keep their size.
+        For the others a multiple of 32, their stride: small images are enlarged up to four times, to between 96 and
+        128 px; larger ones keep their size, up to the native one.
 
     >>> [default_input_size(canvas, 224) for canvas in (8, 32, 64, 150, 256)]
     [96, 128, 128, 160, 224]
+    >>> [default_input_size(canvas, 32) for canvas in (8, 32, 50, 64, 256)]
+    [32, 32, 56, 64, 64]
     """
+    if native_size <= LARGEST_IMAGE:
+        return min(max(native_size, -(-canvas // _SMALL_STRIDE) * _SMALL_STRIDE), LARGEST_IMAGE)
     upsampled = min(max(4 * canvas, _SMALLEST_INPUT), _UPSAMPLED_INPUT)
     wanted = max(upsampled, canvas)
     return min(native_size, -(-wanted // _STRIDE) * _STRIDE)
@@ -247,11 +268,11 @@ def _hub_file(repository: str) -> str:
 
     The hub's client would retry an absent network for most of a minute; one question asked first answers at once.
     """
-    cached = huggingface_hub.try_to_load_from_cache(repository, _HUB_FILE)
+    cached = huggingface_hub.try_to_load_from_cache(repository, HUB_FILE)
     if isinstance(cached, str):
         return cached
     _require_reachable(huggingface_hub.constants.ENDPOINT)
-    return huggingface_hub.hf_hub_download(repository, _HUB_FILE)
+    return huggingface_hub.hf_hub_download(repository, HUB_FILE)
 
 
 def _require_reachable(address: str) -> None:

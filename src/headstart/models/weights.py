@@ -13,10 +13,15 @@ from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import nn
 
 from headstart.errors import WeightsError
-from headstart.files import cache_folder
+from headstart.files import cache_folder, canonical_json, written_atomically
+from headstart.records import Preprocessing
+
+BUNDLED_WEIGHTS = Path(__file__).parent.parent / "weights"
+"""The folder of the backbones that come with the package; docs/small-images.md says how they were made."""
 
 _NAMED_KEYS = 5  # chosen: enough keys in an error message to recognise a pattern
 
@@ -32,6 +37,7 @@ class WeightsFile:
         input_size: side in pixels that the network was pretrained at.
         interpolation, mean, std: of its preprocessing; mean and std for pixels scaled to 0..1.
         licence, pretraining: words for people.
+        metadata: all of it; a file made by `headstart pretrain` says there how it was made.
     """
 
     path: Path
@@ -43,14 +49,49 @@ class WeightsFile:
     std: tuple[float, float, float]
     licence: str
     pretraining: str
+    metadata: dict[str, str]
 
 
 def weights_folders(weights_dir: Path | None = None) -> list[Path]:
-    """Return the folders searched for weight files, in order: `--weights-dir`, `HEADSTART_WEIGHTS`, the cache."""
+    """Return the folders searched for weight files, in order: `--weights-dir`, `HEADSTART_WEIGHTS`, the cache, the package."""
     folders = [weights_dir] if weights_dir is not None else []
     if named := os.environ.get("HEADSTART_WEIGHTS"):
         folders.append(Path(named).expanduser())
-    return [*folders, cache_folder() / "weights"]
+    return [*folders, cache_folder() / "weights", BUNDLED_WEIGHTS]
+
+
+def write_weights_file(
+    path: Path,
+    architecture: str,
+    state: Mapping[str, torch.Tensor],
+    preprocessing: Preprocessing,
+    metadata: Mapping[str, str],
+) -> None:
+    """Write a backbone's weights, whole or not at all: matrices and kernels as float16, vectors as float32.
+
+    Vectors are the batch-norm's scales and statistics: they are few, and some of them leave float16's range.
+
+    Args:
+        path: of the file.
+        architecture: timm's name.
+        state: of the backbone without a classifier.
+        preprocessing: at the native size.
+        metadata: further fields, such as `license`, `pretraining`, `classes`, `recipe`.
+    """
+    tensors = {
+        name: (value.half() if value.ndim > 1 else value).detach().cpu().contiguous()
+        for name, value in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    contract = {
+        "architecture": architecture,
+        "input_size": str(preprocessing.input_size),
+        "mean": ",".join(map(str, preprocessing.mean)),
+        "std": ",".join(map(str, preprocessing.std)),
+        "interpolation": preprocessing.interpolation,
+    }
+    with written_atomically(path) as temporary:
+        temporary.write_bytes(_with_sorted_header(save(tensors, metadata={**contract, **metadata})))
 
 
 def read_weights_file(path: Path) -> WeightsFile:
@@ -78,6 +119,7 @@ def read_weights_file(path: Path) -> WeightsFile:
             std=_three(metadata["std"]),
             licence=metadata.get("license", ""),
             pretraining=metadata.get("pretraining", ""),
+            metadata=metadata,
         )
     except (KeyError, ValueError) as error:
         raise WeightsError(
@@ -155,6 +197,18 @@ def hash_of_state(state: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _with_sorted_header(file: bytes) -> bytes:
+    """The same safetensors file with its header in one order: the library writes metadata in a random one.
+
+    A file is the header's length in 8 bytes, the header as JSON padded with spaces to a multiple of 8, and the tensors,
+    whose offsets count from the header's end.
+    """
+    length = int.from_bytes(file[:8], "little")
+    header = canonical_json(json.loads(file[8 : 8 + length])).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[8 + length :]
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
