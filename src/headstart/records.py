@@ -15,7 +15,7 @@ RESULTS_SCHEMA_VERSION = 1
 """Version of `results.json` and of a trial's `result.json`; part of every trial's identity."""
 
 Kind = Literal["scratch", "probe", "finetune", "majority", "random-features"]
-Augmentation = Literal["none", "shift", "shift-flip"]
+Augmentation = Literal["none", "shift", "shift-flip", "crop", "crop-flip"]
 Head = Literal["convex", "gradient"]
 Unfreeze = Literal["last", "all"]
 OptimizerName = Literal["adam", "adamw", "sgd"]
@@ -162,6 +162,8 @@ class Recipe:
         unfreeze: which part of the backbone fine-tuning trains.
         epochs, batch_size, optimizer, learning_rate, weight_decay, schedule, label_smoothing: of the engine.
         layer_decay: factor on the learning rate for each block further from the head (fine-tuning).
+        mixup: strength of mixing pairs of images and their labels (Zhang et al. 2018, alpha); 0 mixes nothing.
+        weight_averaging: decay of the running average of the weights that is evaluated and kept; 0 keeps none.
         early_stopping_patience: epochs without a better val loss before training stops; 0 never stops early.
         reduce_on_plateau_patience: epochs without a better val loss before the rate is divided; 0 never divides it.
         width: channels of the scratch network's first block.
@@ -186,6 +188,8 @@ class Recipe:
     schedule: ScheduleName = "constant"
     label_smoothing: float = 0.0
     layer_decay: float = 1.0
+    mixup: float = 0.0
+    weight_averaging: float = 0.0
     early_stopping_patience: int = 0
     reduce_on_plateau_patience: int = 0
     width: int = 32

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.data.augmentation import augment
+from headstart.data.augmentation import augment, random_crops
 from tests.data.making import global_numpy_state
 
 
@@ -87,3 +87,49 @@ def test_type_and_memory_format_do_not_matter(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_tiny_batches(count: int) -> None:
     assert augment(batch(count), "shift-flip", np.random.default_rng(0)).shape == (count, 3, 16, 16)
+
+
+def photographs(count: int = 20, side: int = 24) -> np.ndarray:
+    """Images with structure: a slope from dark to bright in a colour of their own."""
+    rng = np.random.default_rng(3)
+    slope = np.linspace(40, 200, side)[None, None, :, None] * rng.uniform(0.4, 1, (count, 1, 1, 3))
+    return np.broadcast_to(slope, (count, side, side, 3)).astype(np.uint8)
+
+
+def test_crops_have_the_wanted_side_and_follow_the_generator_alone() -> None:
+    images = photographs()
+    before, state = images.copy(), global_numpy_state()
+    first, again, other = (random_crops(images, 16, np.random.default_rng(seed), mirror=True) for seed in (0, 0, 1))
+    assert first.shape == (20, 16, 16, 3)
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert np.array_equal(images, before)
+    assert global_numpy_state() == state
+
+
+def test_crops_keep_left_and_right_unless_they_mirror() -> None:
+    images = photographs(200)
+    straight = random_crops(images, 16, np.random.default_rng(0), mirror=False).mean((1, 3))
+    assert (np.diff(straight, axis=1) >= -1e-6).all()  # every slope still rises
+    mirrored = random_crops(images, 16, np.random.default_rng(0), mirror=True).mean((1, 3))
+    rising = (mirrored[:, -1] > mirrored[:, 0]).mean()
+    assert 0.4 < rising < 0.6
+
+
+def test_a_crop_shows_a_part_of_the_image() -> None:
+    # The slope's steepness in the crop says how much of the original's width it has: sqrt(0.35 * 3/4) to 1 of it.
+    side = 64
+    slope = np.broadcast_to(np.linspace(60, 187, side)[None, None, :, None], (500, side, side, 3)).astype(np.uint8)
+    crops = random_crops(slope, 32, np.random.default_rng(0), mirror=False).astype(float).mean((1, 3))
+    # Contrast and brightness scale the slope as well; they are 0.7 to 1.3 each and average to one.
+    steepness = (crops[:, -1] - crops[:, 0]) / 127
+    assert 0.6 < np.median(steepness) < 0.95
+    assert steepness.max() < 1.75
+    assert steepness.min() > 0.2
+
+
+def test_a_large_image_is_averaged_not_picked_at() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (8, 128, 128, 3), dtype=np.uint8)
+    crops = random_crops(noise, 16, np.random.default_rng(0), mirror=False)
+    assert crops.std(axis=(1, 2)).mean() < 0.25 * noise.std()

@@ -124,6 +124,52 @@ def test_a_killed_training_ends_like_one_that_was_not(tmp_path: Path, optimizer:
     assert fitted.best_epoch == refitted.best_epoch
 
 
+@pytest.mark.parametrize("augmentation", ["shift-flip", "crop-flip"])
+def test_mixing_and_averaging_survive_a_kill(tmp_path: Path, augmentation: Any) -> None:
+    recipe = RECIPE.with_changes(mixup=0.4, weight_averaging=0.9, augmentation=augmentation)
+    whole, fitted = _train(tmp_path / "whole", recipe)
+    with pytest.raises(Killed):
+        _train(tmp_path / "killed", recipe, callbacks=[KillAfter(3)])
+    resumed, refitted = _train(tmp_path / "killed", recipe, callbacks=[Callback()])
+    assert _bytes(whole) == _bytes(resumed)
+    assert _curve(fitted) == _curve(refitted)
+
+
+def test_what_is_evaluated_and_kept_are_the_averaged_weights(tmp_path: Path) -> None:
+    recipe = RECIPE.with_changes(epochs=1, augmentation="none")
+    plain, _ = _train(tmp_path / "plain", recipe)
+    averaged, fitted = _train(tmp_path / "averaged", recipe.with_changes(weight_averaging=0.99))
+    assert _bytes(plain) != _bytes(averaged)
+    _, val = _parts()
+    accuracy = float((predict_logits(averaged, val, CPU).argmax(1) == val.labels).mean())
+    assert accuracy == fitted.history[-1].val_accuracy
+
+
+def test_mixup_trains_on_mixed_images_and_both_labels(tmp_path: Path) -> None:
+    class Seen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(2, 2))
+            self.inputs: list[torch.Tensor] = []
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                self.inputs.append(rows)
+            return rows @ self.weight.T
+
+    rows = np.array([[0.0, 1.0], [1.0, 0.0]] * 20, np.float32)
+    labels = np.array([0, 1] * 20)
+    batches = ArrayBatches(rows, labels, np.arange(40))
+    network = Seen()
+    recipe = RECIPE.with_changes(epochs=1, batch_size=40, mixup=1.0, learning_rate=0.1, optimizer="sgd", dropout=0.0)
+    fitted = train_network(network, batches, batches, recipe, 3, device=CPU, checkpoint=tmp_path / "c")
+    (mixed,) = network.inputs
+    assert torch.allclose(mixed.sum(1), torch.ones(40))  # both images' shares add up to one
+    assert len(torch.unique((mixed[:, 0] * 1e4).round())) == 4  # 0, 1, the share, and one minus it
+    # Zero weights: every label costs ln 2, however they are mixed.
+    assert fitted.history[0].train_loss == pytest.approx(np.log(2), rel=1e-5)
+
+
 def test_a_damaged_checkpoint_is_thrown_away(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes(b"torn")
     damaged, _ = _train(tmp_path)

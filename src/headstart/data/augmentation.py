@@ -1,12 +1,21 @@
-"""Random shifts and mirror images, drawn anew for every image, computed for a whole batch at once."""
+"""Random shifts, crops, colours and mirror images, drawn anew for every image, computed for a whole batch at once."""
+
+import math
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from headstart.records import Augmentation
+from headstart.records import Augmentation, Images
 
 _SHIFT_DIVISOR = 8  # 4 pixels at 32, as in He et al. 2016, "Deep residual learning", section 4.2 (zero padding there)
+
+_SMALLEST_AREA = (
+    0.35  # chosen: of the image that a crop keeps; an ImageNet crop's 0.08 loses the object of a small image
+)
+_ASPECT = 4 / 3  # Szegedy et al. 2015, "Going deeper with convolutions", section 6
+_JITTER = 0.3  # chosen: brightness, contrast and saturation change by at most this share
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def augment(images: torch.Tensor, kind: Augmentation, rng: np.random.Generator) -> torch.Tensor:
@@ -37,6 +46,65 @@ def augment(images: torch.Tensor, kind: Augmentation, rng: np.random.Generator) 
     numbers = images.permute(0, 2, 3, 1).reshape(-1)
     moved = numbers.index_select(0, positions.to(images.device))
     return moved.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def random_crops(images: Images, side: int, rng: np.random.Generator, *, mirror: bool) -> Images:
+    """Cut a random part out of each image, bring it to one size, and change its colours a little.
+
+    The part has 35% to 100% of the area and an aspect ratio of 3:4 to 4:3; brightness, contrast and saturation are each
+    multiplied by 0.7 to 1.3.
+
+    Args:
+        images: `(B, H, W, 3) uint8`.
+        side: of the result, in pixels. Each of its pixels averages a grid of samples of the part, 2 x 2 or as many as
+            the original has.
+        rng: the only source of randomness.
+        mirror: whether to mirror each image left to right with probability one half.
+
+    Returns:
+        `(B, side, side, 3) uint8`.
+    """
+    count, height, width, channels = images.shape
+    samples = max(2, round(max(height, width) / side))
+    area = rng.uniform(_SMALLEST_AREA, 1, count)
+    aspect = np.exp(rng.uniform(-math.log(_ASPECT), math.log(_ASPECT), count))
+    rows = _sampled(height, np.minimum(np.sqrt(area / aspect), 1), side * samples, rng)
+    columns = _sampled(width, np.minimum(np.sqrt(area * aspect), 1), side * samples, rng)
+    if mirror:
+        mirrored = rng.random(size=(count,)) < 0.5
+        columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
+    colours = _colour_maps(count, rng)
+    sums = np.zeros((count, side, side, channels), dtype=np.uint16)
+    pixels = images.reshape(-1, channels)
+    starts = np.arange(count)[:, None] * height
+    for row, column in np.ndindex(samples, samples):
+        places = ((starts + rows[:, row::samples]) * width)[:, :, None] + columns[:, None, column::samples]
+        sums += pixels.take(places, axis=0)
+    # One matrix and one offset per image: saturation mixes the channels, contrast and brightness scale and move them.
+    recoloured = sums.reshape(count, -1, channels).astype(np.float32) / samples**2
+    centre = recoloured.mean(axis=(1, 2), keepdims=True)
+    contrast, mixing = colours
+    recoloured = (recoloured @ mixing - centre) * contrast[:, None, None] + centre
+    result: Images = np.rint(np.clip(recoloured, 0, 255)).astype(np.uint8).reshape(count, side, side, channels)
+    return result
+
+
+def _sampled(
+    length: int, share: npt.NDArray[np.float64], samples: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """`(count, samples) int64`: evenly spaced source positions over a stretch of `share` of the length, placed at random."""
+    stretch = share * length
+    first = rng.random(len(share)) * (length - stretch)
+    positions = first[:, None] + stretch[:, None] * ((np.arange(samples) + 0.5) / samples)
+    return np.minimum(positions.astype(np.int64), length - 1)
+
+
+def _colour_maps(count: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Contrast factors `(count,)`, and matrices `(count, 3, 3)` of saturation times brightness for row vectors."""
+    brightness, contrast, saturation = rng.uniform(1 - _JITTER, 1 + _JITTER, (3, count)).astype(np.float32)
+    gray = np.repeat(np.array(_LUMA, np.float32)[:, None], 3, axis=1)
+    mixing = saturation[:, None, None] * np.eye(3, dtype=np.float32) + (1 - saturation)[:, None, None] * gray
+    return contrast, mixing * brightness[:, None, None]
 
 
 def _shifted(length: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -103,11 +103,11 @@ def parameter_groups(network: nn.Module, learning_rate: float, layer_decay: floa
 
 
 def blocks_from_head(network: nn.Module) -> Iterator[nn.Module]:
-    """The head, then the backbone's blocks from the last to the first."""
+    """The head (with whatever stands beside it), then the backbone's blocks from the last to the first."""
     if not isinstance(network, BackboneClassifier):
         yield network
         return
-    yield network.head
+    yield nn.ModuleList(child for child in network.children() if child is not network.backbone)
     blocks: list[nn.Module] = []
     for child in network.backbone.children():
         # A stage of many blocks counts by its blocks, a single layer by itself.

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from headstart.data.augmentation import augment
+from headstart.data.augmentation import augment, random_crops
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.records import Augmentation, Images, Indices, Labels, Preprocessing
 
@@ -52,7 +52,10 @@ class ImageBatches:
     def inputs(self, positions: Indices, rng: np.random.Generator | None) -> torch.Tensor:
         started = time.perf_counter()
         pixels = self._images[self._indices[positions]]
-        if rng is not None and self._augmentation != "none":
+        if rng is not None and self._augmentation in ("crop", "crop-flip"):
+            size = self._preprocessing.input_size
+            pixels = random_crops(pixels, size, rng, mirror=self._augmentation == "crop-flip")
+        elif rng is not None and self._augmentation != "none":
             moved = augment(torch.from_numpy(pixels).permute(0, 3, 1, 2), self._augmentation, rng)
             pixels = moved.permute(0, 2, 3, 1).numpy()
         prepared = apply_preprocessing(pixels, self._preprocessing)

@@ -18,6 +18,7 @@ def save_checkpoint(
     path: Path,
     network: nn.Module,
     best: dict[str, torch.Tensor],
+    averaged: dict[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
     progress: dict[str, Any],
 ) -> None:
@@ -27,11 +28,13 @@ def save_checkpoint(
         path: of the file.
         network: its state dict is written.
         best: the best weights so far.
+        averaged: the running average of the weights; empty if none is kept.
         optimizer: the tensors of its state are written; its rates are computed anew from schedule and progress.
         progress: JSON values: epoch, history, states of the callbacks.
     """
     tensors = {f"network{_SEPARATOR}{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"best{_SEPARATOR}{name}": value for name, value in best.items()}
+    tensors |= {f"averaged{_SEPARATOR}{name}": value for name, value in averaged.items()}
     for number, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if isinstance(value, torch.Tensor):
@@ -46,11 +49,11 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: Path, network: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, Any]] | None:
     """Put a saved state back into network and optimizer.
 
     Returns:
-        `(best weights, progress)`, or `None` if there is no readable checkpoint: the training then starts anew.
+        `(best weights, averaged weights, progress)`, or `None` if there is no readable checkpoint: the training then starts anew.
     """
     if not path.exists():
         return None
@@ -61,7 +64,7 @@ def load_checkpoint(
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError):
         path.unlink()
         return None
-    parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "best": {}}
+    parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "best": {}, "averaged": {}}
     optimizer_state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         part, _, rest = name.partition(_SEPARATOR)
@@ -72,4 +75,4 @@ def load_checkpoint(
             parts[part][rest] = value
     network.load_state_dict(parts["network"])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": optimizer_state})
-    return parts["best"], progress
+    return parts["best"], parts["averaged"], progress

@@ -6,6 +6,7 @@ there: a training that was killed and resumed gives the same bytes as one that w
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from headstart.errors import HeadstartError
 from headstart.models.backbones import seeded_torch
 from headstart.models.network import freeze_batch_norm, parameter_groups
 from headstart.randomness import derive_seed, generator
-from headstart.records import EpochRecord, Labels, Logits, Recipe
+from headstart.records import EpochRecord, Indices, Labels, Logits, Recipe
+from headstart.training.averaging import WeightAverage
 from headstart.training.batches import Batches
 from headstart.training.callbacks import Callback, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
 from headstart.training.checkpoint import load_checkpoint, save_checkpoint
@@ -97,6 +99,31 @@ def classification_loss(logits: torch.Tensor, targets: torch.Tensor, label_smoot
     return functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
 
 
+class Criterion:
+    """The loss that a training lowers: cross-entropy with the labels of the part.
+
+    A subclass may ask more of the network's outputs in training mode than logits.
+
+    Args:
+        labels: `(n,) int64`, of the whole training part.
+        label_smoothing: see `classification_loss`.
+        device: where the outputs are.
+    """
+
+    def __init__(self, labels: Labels, label_smoothing: float, device: torch.device) -> None:
+        self._labels = torch.from_numpy(labels).to(device)
+        self._label_smoothing = label_smoothing
+
+    def __call__(self, outputs: torch.Tensor, positions: Indices) -> torch.Tensor:
+        """The mean loss of the outputs for the images at `positions`."""
+        targets = self._labels[torch.from_numpy(positions)]
+        return classification_loss(self.logits(outputs), targets, self._label_smoothing)
+
+    def logits(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The logits among the outputs of the network in training mode."""
+        return outputs
+
+
 def train_network(
     network: nn.Module,
     train: Batches,
@@ -107,6 +134,7 @@ def train_network(
     device: torch.device,
     checkpoint: Path,
     callbacks: Sequence[Callback] = (),
+    criterion: Criterion | None = None,
     frozen_batch_norm: bool = False,
     evaluate_untrained: bool = False,
 ) -> Fitted:
@@ -120,6 +148,7 @@ def train_network(
         device: where the batches go.
         checkpoint: the resume file; removed by the caller once the trial is done.
         callbacks: run after the recipe's own.
+        criterion: what to lower; `None` is the cross-entropy with train's labels.
         frozen_batch_norm: keep batch-norm layers in evaluation mode throughout.
         evaluate_untrained: let the weights as given compete as epoch 0, so that fine-tuning cannot end below its start.
 
@@ -130,16 +159,20 @@ def train_network(
         DivergedError: the loss is not finite.
     """
     optimizer = _make_optimizer(network, recipe)
+    criterion = criterion or Criterion(train.labels, recipe.label_smoothing, device)
     training = Training(network, optimizer, recipe, seed)
     best_keeper = ModelCheckpoint()
     watchers = [best_keeper, *_recipe_callbacks(recipe), *callbacks]
     schedule = SCHEDULES[recipe.schedule]
     training.batches = -(-len(train.labels) // recipe.batch_size)
     curve_part = _curve_positions(train.labels)
+    average = WeightAverage(network, recipe.weight_averaging) if recipe.weight_averaging else None
     resumed = load_checkpoint(checkpoint, network, optimizer)
     if resumed is not None:
-        training.best, progress = resumed
+        training.best, averaged, progress = resumed
         _restore(training, watchers, progress)
+        if average is not None:
+            average.restore(averaged, steps=training.epoch * training.batches)
     for watcher in watchers:
         watcher.on_train_begin(training)
     if resumed is None and evaluate_untrained:
@@ -154,12 +187,17 @@ def train_network(
             watcher.on_epoch_begin(training)
         # On a GPU the fastest convolution differs from run to run unless this forbids it.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-            train_loss = _train_epoch(training, train, schedule, watchers, device, frozen_batch_norm)
-        record = _evaluate(training, train, val, curve_part, device, train_loss, started)
-        training.history.append(record)
-        for watcher in watchers:
-            watcher.on_epoch_end(training, record)
-        save_checkpoint(checkpoint, network, training.best, optimizer, _progress(training, watchers))
+            train_loss = _train_epoch(
+                training, train, criterion, schedule, watchers, device, frozen_batch_norm, average
+            )
+        # What is evaluated, and kept if it is the best, are the averaged weights; training goes on from its own.
+        with average.inside(network) if average is not None else nullcontext():
+            record = _evaluate(training, train, val, curve_part, device, train_loss, started)
+            training.history.append(record)
+            for watcher in watchers:
+                watcher.on_epoch_end(training, record)
+        averaged = average.state if average is not None else {}
+        save_checkpoint(checkpoint, network, training.best, averaged, optimizer, _progress(training, watchers))
     if training.best:
         network.load_state_dict(training.best)
     network.eval()
@@ -214,35 +252,41 @@ def _recipe_callbacks(recipe: Recipe) -> list[Callback]:
 def _train_epoch(
     training: Training,
     train: Batches,
+    criterion: Criterion,
     schedule: Any,
     watchers: Sequence[Callback],
     device: torch.device,
     frozen_batch_norm: bool,
+    average: WeightAverage | None,
 ) -> float:
     """Go through train once in a new order; return the mean loss in training mode."""
     recipe, epoch, seed = training.recipe, training.epoch, training.seed
     training.network.train()
     if frozen_batch_norm:
         freeze_batch_norm(training.network)
-    order = generator(seed, "order", epoch).permutation(len(train.labels))
     augmentation = generator(seed, "augmentation", epoch)
+    mixing = generator(seed, "mixup", epoch)
     loss_sum, correct, seen, started = 0.0, 0, 0, time.perf_counter()
     with seeded_torch(derive_seed(seed, "dropout", epoch)):
-        for batch in range(1, training.batches + 1):
+        for batch, positions in enumerate(_shuffled(training, len(train.labels)), start=1):
             training.batch = batch
-            positions = order[(batch - 1) * recipe.batch_size : batch * recipe.batch_size]
-            if len(positions) < 2 and training.batches > 1:
-                break  # batch norm has no statistics of a single image
             step = (epoch - 1) * training.batches + training.batch - 1
             factor = schedule(step / max(recipe.epochs * training.batches, 1)) * training.rate_factor
             for group in training.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
-            targets = torch.from_numpy(train.labels[positions]).to(device)
-            logits = training.network(train.inputs(positions, augmentation).to(device))
-            loss = classification_loss(logits, targets, recipe.label_smoothing)
+            inputs = train.inputs(positions, augmentation).to(device)
+            if recipe.mixup:
+                share, partners = _draw_mixture(len(positions), recipe.mixup, mixing)
+                outputs = training.network(inputs.lerp(inputs[torch.from_numpy(partners).to(device)], 1 - share))
+                loss = share * criterion(outputs, positions) + (1 - share) * criterion(outputs, positions[partners])
+            else:
+                outputs = training.network(inputs)
+                loss = criterion(outputs, positions)
             training.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             training.optimizer.step()
+            if average is not None:
+                average.update(training.network)
             value = float(loss.detach())
             if not np.isfinite(value):
                 raise DivergedError(
@@ -250,12 +294,27 @@ def _train_epoch(
                     f"Lower the learning rate (it is {recipe.learning_rate:g})."
                 )
             loss_sum += value * len(positions)
-            correct += int((logits.detach().argmax(1) == targets).sum())
+            correct += int((criterion.logits(outputs).argmax(1).cpu().numpy() == train.labels[positions]).sum())
             seen += len(positions)
             training.running = Running(loss_sum / seen, correct / seen, seen / (time.perf_counter() - started))
             for watcher in watchers:
                 watcher.on_batch_end(training)
     return loss_sum / seen
+
+
+def _shuffled(training: Training, count: int) -> list[Indices]:
+    """An epoch's batches, as positions in a new order."""
+    size = training.recipe.batch_size
+    order = generator(training.seed, "order", training.epoch).permutation(count)
+    parts = [order[first : first + size] for first in range(0, count, size)]
+    if len(parts) > 1 and len(parts[-1]) < 2:
+        parts.pop()  # batch norm has no statistics of a single image
+    return parts
+
+
+def _draw_mixture(count: int, strength: float, rng: np.random.Generator) -> tuple[float, Indices]:
+    """Mixup (Zhang et al. 2018): one share per batch from Beta(strength, strength), and each image's partner."""
+    return float(rng.beta(strength, strength)), rng.permutation(count)
 
 
 def _evaluate(

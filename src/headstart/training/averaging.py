@@ -1,0 +1,52 @@
+"""Weight averaging: a running mean of the weights, which generalises better than the last step's."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+_WARM_UP = 10  # the first steps count more, so that the mean does not remember the random start
+
+
+class WeightAverage:
+    """Exponential moving average of all floating-point weights and buffers (Polyak and Juditsky 1992; Izmailov et al. 2018).
+
+    After step `t` it is `d * average + (1 - d) * weights` with `d = min(decay, (1 + t) / (10 + t))`.
+
+    Args:
+        network: its present weights are the start.
+        decay: share of the old average, below 1.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    def update(self, network: nn.Module) -> None:
+        """Take one step's weights in."""
+        self.steps += 1
+        share = 1 - min(self.decay, (1 + self.steps) / (_WARM_UP + self.steps))
+        with torch.no_grad():
+            for name, value in network.state_dict().items():
+                if value.is_floating_point():
+                    self.state[name].lerp_(value, share)
+                else:
+                    self.state[name].copy_(value)
+
+    def restore(self, state: Mapping[str, torch.Tensor], steps: int) -> None:
+        """Go on from a saved average."""
+        self.steps = steps
+        for name, value in state.items():
+            self.state[name].copy_(value)
+
+    @contextmanager
+    def inside(self, network: nn.Module) -> Iterator[None]:
+        """Give the network the averaged weights inside the block, and its own back afterwards."""
+        own = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        network.load_state_dict(self.state)
+        try:
+            yield
+        finally:
+            network.load_state_dict(own)
