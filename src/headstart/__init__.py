@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.version import __version__
 
 if TYPE_CHECKING:
-    from headstart.api import Comparison, compare, load, rebuild_report
+    from headstart.api import Comparison, compare, load, pretrain, rebuild_report
     from headstart.bundle import Bundle, Prediction
     from headstart.errors import HeadstartError
     from headstart.records import Preprocessing, Recipe
@@ -29,6 +29,7 @@ __all__ = [
     "__version__",
     "compare",
     "load",
+    "pretrain",
     "rebuild_report",
 ]
 
@@ -45,6 +46,7 @@ _HOMES = {
     "ReduceLROnPlateau": "training.callbacks",
     "compare": "api",
     "load": "api",
+    "pretrain": "api",
     "rebuild_report": "api",
 }
 

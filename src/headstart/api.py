@@ -1,4 +1,4 @@
-"""The public Python functions: `compare`, `load`, `rebuild_report`. The command line calls these and prints."""
+"""The public Python functions: `compare`, `load`, `rebuild_report`, `pretrain`. The command line calls these and prints."""
 
 import re
 from collections.abc import Sequence
@@ -10,12 +10,13 @@ from headstart.bundle import Bundle, load_bundle
 from headstart.environment import choose_device, require_working_packages
 from headstart.errors import RunError, UsageError
 from headstart.files import read_json
-from headstart.records import Recipe
+from headstart.records import Augmentation, Recipe
 from headstart.report.language import resolve_language
 from headstart.report.results import write_results
 from headstart.report.write import ReportPaths, write_report
 from headstart.study.ledger import Ledger
 from headstart.study.observer import Observer, SilentObserver
+from headstart.study.pretraining import Pretrained, PretrainRequest, run_pretraining
 from headstart.study.run import StudyRequest, run_study
 from headstart.training.callbacks import Callback
 
@@ -163,6 +164,81 @@ def compare(
     results_path = write_results(outcome, chosen_language, command or f"headstart.compare({str(data)!r})")
     paths = write_report(outcome.ledger.folder, chosen_language)
     return Comparison(read_json(results_path), outcome.ledger.folder, paths)
+
+
+def pretrain(
+    data: str | Path,
+    out: str | Path | None = None,
+    *,
+    architecture: str = "small32_m",
+    teacher: str | None = None,
+    weights_dir: str | Path | None = None,
+    input_size: int = 32,
+    epochs: int | None = None,
+    budget: str | float | None = None,
+    batch_size: int = 128,
+    learning_rate: float = 3e-3,
+    mixup: float = 0.0,
+    augmentation: Augmentation | None = None,
+    title: str = "",
+    licence: str = "",
+    judges: Sequence[str | Path] = (),
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    observer: Observer | None = None,
+    command: str | None = None,
+) -> Pretrained:
+    """Train a backbone for small images on any labelled source, and write its weight file and model card.
+
+    Running it again with the same arguments continues a training that was interrupted, or finds it done.
+
+    Args:
+        data: as for `compare`; a test part of its own is left alone.
+        out: the weight file, ending in `.safetensors`; `None` is `<architecture>.safetensors` here.
+        architecture: `small32_s`, `small32_m` or `small32_l`.
+        teacher: a pretrained backbone whose features are learnt beside the labels; `None` learns from labels alone.
+        weights_dir: folder of weight files, searched first for the teacher.
+        input_size: side in pixels that it is made for.
+        epochs: passes over the images; `None` is 16, or what the budget allows.
+        budget: such as `"60m"`, or seconds: epochs are planned to fit. Not together with `epochs`.
+        batch_size, learning_rate, mixup: of the training; mixup 0 mixes no images.
+        augmentation: `None` crops and recolours, and mirrors where the data is known to allow it.
+        title, licence: of the training images, as the model card names them.
+        judges: data sets, which took no part in the training, that a linear probe is to be measured on.
+        limit: use a stratified subset of this many training images.
+        seed: of everything that is drawn.
+        device, observer, command: as for `compare`.
+
+    Returns:
+        The weight file and the path of its card.
+
+    Raises:
+        HeadstartError: data, weights or arguments cannot be used; the message says what to do.
+    """
+    require_working_packages()
+    request = PretrainRequest(
+        data=str(data),
+        out=Path(out) if out is not None else None,
+        architecture=architecture,
+        teacher=teacher,
+        weights_dir=Path(weights_dir) if weights_dir is not None else None,
+        input_size=input_size,
+        epochs=epochs,
+        budget_seconds=parse_budget(budget),
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        mixup=mixup,
+        augmentation=augmentation,
+        title=title,
+        licence=licence,
+        judges=tuple(str(source) for source in judges),
+        limit=limit,
+        seed=seed,
+    )
+    return run_pretraining(
+        request, choose_device(device), observer or SilentObserver(), command or f"headstart.pretrain({str(data)!r})"
+    )
 
 
 def load(run: str | Path, recipe: str | None = None, seed: int | None = None) -> Bundle:

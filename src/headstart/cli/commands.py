@@ -108,7 +108,7 @@ def compare(
     augmentation: Annotated[
         str | None,
         typer.Option(
-            help="For the network from scratch: none, shift or shift-flip. Default: what is safe for the data."
+            help="For recipes that train on images: none, shift, shift-flip, crop or crop-flip. Default: what is safe for the data."
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use a stratified subset of this many training images.")] = None,
@@ -174,6 +174,91 @@ def compare(
             command=shlex.join(["headstart", *sys.argv[1:]]),
         )
     print_summary(console, texts, comparison)
+
+
+@app.command()
+def pretrain(
+    data: Annotated[
+        str, typer.Argument(help="Images with labels: as for compare. A test part of its own is left alone.")
+    ],
+    architecture: Annotated[
+        str, typer.Option(help="small32_s, small32_m or small32_l: about 0.5, 1.1 and 3.0 million parameters.")
+    ] = "small32_m",
+    out: Annotated[
+        Path | None, typer.Option(help="The weight file to write. Default: <architecture>.safetensors here.")
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="A pretrained backbone whose features are learnt beside the labels. Default: labels alone."),
+    ] = None,
+    weights_dir: Annotated[Path | None, typer.Option(help="Folder of weight files, for the teacher.")] = None,
+    input_size: Annotated[int, typer.Option(help="Side in pixels that the backbone is made for.")] = 32,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images. Default: 16.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Time to plan the epochs for, such as 60m. Not together with --epochs.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Highest rate of the one-cycle schedule.")] = 3e-3,
+    mixup: Annotated[float, typer.Option(help="Strength of mixing pairs of images; 0 mixes none.")] = 0.0,
+    augmentation: Annotated[
+        str | None,
+        typer.Option(
+            help="none, shift, shift-flip, crop or crop-flip. Default: crop, and flip where a mirrored image keeps its class."
+        ),
+    ] = None,
+    title: Annotated[str, typer.Option(help="Name of the training images, for the model card.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the training images, for the model card.")] = "",
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(help="A data set to measure a linear probe on afterwards, and near duplicates; may be repeated."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use a stratified subset of this many training images.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    lang: Language = None,
+) -> None:
+    """Train a backbone for small images at their native size; write its weight file and its model card.
+
+    Running the same command again continues where it ended. Use the file with `headstart compare DATA --backbone FILE`.
+    """
+    from typing import cast
+
+    from rich.console import Console
+
+    from headstart.report.language import Texts, resolve_language
+
+    texts = Texts(resolve_language(lang))
+    console = Console()
+    console.print(texts.get("cli.loading"), style="dim")
+
+    from headstart import api
+    from headstart.cli.progress import TerminalObserver, print_pretrained
+    from headstart.records import Augmentation
+
+    with TerminalObserver(console, texts) as observer:
+        made = api.pretrain(
+            data,
+            out,
+            architecture=architecture,
+            teacher=teacher,
+            weights_dir=weights_dir,
+            input_size=input_size,
+            epochs=epochs,
+            budget=budget,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            mixup=mixup,
+            augmentation=cast(Augmentation | None, augmentation),
+            title=title,
+            licence=licence,
+            judges=judge or (),
+            limit=limit,
+            seed=seed,
+            device=device,
+            observer=observer,
+            command=shlex.join(["headstart", *sys.argv[1:]]),
+        )
+    print_pretrained(console, texts, made)
 
 
 @app.command()
@@ -245,6 +330,51 @@ def predict(
             typer.echo(f"{path}\t{answer.predicted}\t{answer.probability:.3f}")
     if failed:
         raise typer.Exit(3)
+
+
+@app.command()
+def backbones(
+    weights_dir: Annotated[Path | None, typer.Option(help="Folder of weight files.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of the table.")] = False,
+    lang: Language = None,
+) -> None:
+    """List the backbones that can be used: from where, made for which size, how big, which licence, what is here already."""
+    from dataclasses import asdict
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from headstart.models.catalog import list_backbones
+    from headstart.report.language import Texts, resolve_language
+
+    texts = Texts(resolve_language(lang))
+    found = list_backbones(weights_dir)
+    if as_json:
+        typer.echo(json.dumps([asdict(entry) for entry in found], ensure_ascii=False, indent=2, default=str))
+        return
+    console = Console()
+    table = Table(box=box.SIMPLE)
+    table.add_column(texts.get("cli.backbones_name"), no_wrap=True)
+    for key, justify in (
+        ("origin", "left"),
+        ("size", "right"),
+        ("parameters", "right"),
+        ("file", "right"),
+        ("licence", "left"),
+    ):
+        table.add_column(texts.get(f"cli.backbones_{key}"), justify=justify)  # type: ignore[arg-type]
+    for entry in found:
+        table.add_row(
+            entry.name,
+            texts.get(f"cli.backbones_{entry.origin}_here" if entry.here else "cli.backbones_download"),
+            f"{entry.native_size} px",
+            texts.short_count(entry.parameters),
+            texts.bytes(entry.file_bytes) if entry.file_bytes is not None else "–",
+            entry.licence or "–",
+        )
+    console.print(table)
+    console.print(texts.get("cli.backbones_note"), markup=False)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """What the terminal shows while a comparison runs, and at its end."""
 
+import json
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +13,7 @@ from headstart.report.language import Texts
 from headstart.report.terminal import comparison_table
 from headstart.study.ledger import Ledger
 from headstart.study.planning import Plan
+from headstart.study.pretraining import Pretrained
 
 _LISTED_FILES = 20  # chosen: a screen's worth; the report lists all
 
@@ -132,3 +134,26 @@ def print_summary(console: Console, texts: Texts, comparison: Comparison) -> Non
     console.print()
     console.print(texts.get("cli.verdict", statement=comparison.verdict), style="bold", markup=False, highlight=False)
     console.print(texts.get("cli.report_at", path=str(comparison.paths.html)), markup=False, soft_wrap=True)
+
+
+def print_pretrained(console: Console, texts: Texts, made: Pretrained) -> None:
+    """Say where the weight file and its card are, how good it is, and how to use it."""
+    results = json.loads(made.file.metadata["results"])
+    key = "cli.pretrain_was_done" if made.was_done else "cli.pretrain_done"
+    lines = [
+        texts.get(key, path=str(made.file.path), card=str(made.card)),
+        texts.get("cli.pretrain_accuracy", accuracy=texts.percent(results["val_accuracy"])),
+    ]
+    lines += [
+        texts.get(
+            "cli.pretrain_judged",
+            name=judged["data"],
+            labels=texts.count(judged["labels"]),
+            accuracy=texts.percent(judged["probe_accuracy"]),
+            near=texts.count(judged["near_duplicates"]),
+        )
+        for judged in json.loads(made.file.metadata["judged"])
+    ]
+    lines.append(texts.get("cli.pretrain_use", path=str(made.file.path)))
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

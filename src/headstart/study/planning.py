@@ -17,7 +17,7 @@ from headstart.models.backbones import (
     split_for_fine_tuning,
 )
 from headstart.models.network import BackboneClassifier, NetworkSpec, build_network, freeze_batch_norm
-from headstart.records import ImageSet, NotRun, Preprocessing, Recipe, Split
+from headstart.records import ImageSet, Indices, NotRun, Preprocessing, Recipe, Split
 from headstart.training.engine import classification_loss
 
 COMFORTABLE_SECONDS = 15 * 60
@@ -81,10 +81,12 @@ def resolve_recipe(
         A recipe without open fields.
     """
     changes: dict[str, object] = {}
+    if backbone is not None:
+        changes["backbone"] = backbone.architecture  # a weight file's path must not decide what a trial is
     if recipe.epochs:
         changes["epochs"] = overrides.epochs or recipe.epochs
     changes["batch_size"] = overrides.batch_size or recipe.batch_size
-    if overrides.augmentation is not None and recipe.kind == "scratch":
+    if overrides.augmentation is not None and (recipe.kind == "scratch" or recipe.augmentation != "none"):
         changes["augmentation"] = overrides.augmentation
     wanted = overrides.input_size or recipe.input_size
     sized = recipe.with_changes(input_size=wanted)
@@ -102,26 +104,34 @@ def resolve_recipe(
 
 def _default_preprocessing(recipe: Recipe, images: ImageSet, split: Split, backbone: Backbone | None) -> Preprocessing:
     if backbone is not None:
-        size = recipe.input_size or default_input_size(images.canvas, backbone.native_size)
-        enlarged = size >= _ENLARGED * images.canvas
-        return replace(
-            backbone.preprocessing,
-            input_size=size,
-            interpolation="bicubic" if enlarged else backbone.preprocessing.interpolation,
-        )
+        return backbone_preprocessing(backbone, images.canvas, recipe.input_size)
     size = min(images.canvas, _SCRATCH_LARGEST_INPUT)
     if recipe.kind == "majority":
         return Preprocessing(size)
-    mean, std = _channel_contract(images, split)
+    mean, std = channel_contract(images, split.train)
     return Preprocessing(size, mean=mean, std=std)
 
 
-def _channel_contract(images: ImageSet, split: Split) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def backbone_preprocessing(backbone: Backbone, canvas: int, input_size: int | None = None) -> Preprocessing:
+    """What a backbone sees of images of this canvas: its own contract, at the size that suits both.
+
+    Args:
+        backbone: its preprocessing is kept, but for size and interpolation.
+        canvas: side of the kept images, in pixels.
+        input_size: the user's choice; `None` takes `default_input_size`.
+    """
+    size = input_size or default_input_size(canvas, backbone.native_size)
+    enlarged = size >= _ENLARGED * canvas
+    interpolation = "bicubic" if enlarged else backbone.preprocessing.interpolation
+    return replace(backbone.preprocessing, input_size=size, interpolation=interpolation)
+
+
+def channel_contract(images: ImageSet, train: Indices) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and deviation of each channel over train, for pixels scaled to 0..1, rounded to four digits.
 
     Rounded so that the recipe reads well and its identity does not hang on the last bit of a sum.
     """
-    mean, deviation = channel_statistics(images.images, split.train)
+    mean, deviation = channel_statistics(images.images, train)
     red, green, blue = (round(float(value), 4) for value in mean / 255)
     # A channel that never varies must not be divided by zero.
     std_red, std_green, std_blue = (max(round(float(value), 4), 1e-4) for value in deviation / 255)
@@ -197,7 +207,7 @@ def predict_seconds(
     if recipe.kind == "scratch":
         spec = NetworkSpec("cnn", classes, recipe.preprocessing.input_size, recipe.width, recipe.dropout)
         network = build_network(spec).to(device).to(memory_format=torch.channels_last)
-        step, forward = _time_steps(network, inputs, labels)
+        step, forward = time_steps(network, inputs, labels)
         watched = min(len(split.train), 5000) + len(split.val)
         final = (len(split.train) + len(split.val) + len(split.test)) / batch * forward
         return PredictedCost(0.0, final, steps * step + watched / batch * forward)
@@ -216,19 +226,19 @@ def predict_seconds(
     cut = split_for_fine_tuning(module, few[:2]) if recipe.unfreeze == "last" else None
     if cut is None:
         network = BackboneClassifier(module, backbone.features, classes).to(device)
-        step, forward_step = _time_steps(network, inputs, labels)
+        step, forward_step = time_steps(network, inputs, labels)
     else:
         trunk, tail = cut
         with torch.inference_mode():
             middle = trunk(inputs)
         network = BackboneClassifier(tail, backbone.features, classes).to(device)
-        step, forward_step = _time_steps(network, middle.clone(), labels)
+        step, forward_step = time_steps(network, middle.clone(), labels)
         extraction += len(images.images) * forward + export
     watched = min(len(split.train), 5000) + len(split.val)
     return PredictedCost(extraction, probe, steps * step + watched / batch * forward_step)
 
 
-def _time_steps(network: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+def time_steps(network: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
     """Seconds of one training step and of one forward pass, the medians of three, after one to warm up."""
     network.train()
     freeze_batch_norm(network)

@@ -6,14 +6,24 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from headstart.errors import UsageError
+from headstart.models.backbones import made_for_small_images
+from headstart.models.small32 import LARGEST_IMAGE
 from headstart.records import Augmentation, ImageSet, Preprocessing, Recipe
 
 DEFAULT_BACKBONE = "mobilenetv2_100"
 """The exercise's network: small, quick, and known to everybody."""
 
+SMALL_BACKBONE = "small32_m"
+"""The backbone for small images that comes with the package."""
+
 CLASSROOM_INPUT = 32  # the exercise fed the network CIFAR-10's own 32 px
 
 PRESETS = ("default", "classroom")
+
+
+def default_backbones(images: ImageSet) -> list[str]:
+    """The backbones of the default contest: small images have one made for them, and it needs no download."""
+    return [SMALL_BACKBONE, DEFAULT_BACKBONE] if images.canvas <= LARGEST_IMAGE else [DEFAULT_BACKBONE]
 
 
 def default_recipes(images: ImageSet, backbones: list[str]) -> list[Recipe]:
@@ -21,11 +31,11 @@ def default_recipes(images: ImageSet, backbones: list[str]) -> list[Recipe]:
 
     Args:
         images: decide which augmentation is safe.
-        backbones: architecture names.
+        backbones: architecture names or weight files.
     """
     recipes = [scratch_recipe(images)]
     for backbone in backbones:
-        recipes += [probe_recipe(backbone), fine_tune_recipe(backbone)]
+        recipes += [probe_recipe(backbone), fine_tune_recipe(backbone, images)]
     recipes += [random_features_recipe(backbone, only=len(backbones) == 1) for backbone in backbones]
     return [*recipes, Recipe(name="majority", kind="majority")]
 
@@ -53,13 +63,32 @@ def scratch_recipe(images: ImageSet) -> Recipe:
 
 def probe_recipe(backbone: str) -> Recipe:
     """A linear head, fitted to convergence, on the backbone's frozen features."""
-    return Recipe(name=f"{backbone}-probe", kind="probe", backbone=backbone, head="convex")
+    return Recipe(name=f"{_shown(backbone)}-probe", kind="probe", backbone=backbone, head="convex")
 
 
-def fine_tune_recipe(backbone: str) -> Recipe:
-    """The probe's head first, then the last stages with a small rate, smaller the further from the head."""
+def fine_tune_recipe(backbone: str, images: ImageSet) -> Recipe:
+    """The probe's head first, then the last stages with a small rate, smaller the further from the head.
+
+    A backbone made for small images is cheap enough to train whole, with augmentation.
+    """
+    if made_for_small_images(backbone):
+        return Recipe(
+            name=f"{_shown(backbone)}-finetune",
+            kind="finetune",
+            backbone=backbone,
+            unfreeze="all",
+            augmentation=_safe_augmentation(images),
+            epochs=6,
+            batch_size=64,
+            optimizer="adamw",
+            learning_rate=1e-3,
+            weight_decay=1e-2,
+            schedule="one-cycle",
+            layer_decay=0.9,
+            label_smoothing=0.05,
+        )
     return Recipe(
-        name=f"{backbone}-finetune",
+        name=f"{_shown(backbone)}-finetune",
         kind="finetune",
         backbone=backbone,
         unfreeze="last",
@@ -75,7 +104,7 @@ def fine_tune_recipe(backbone: str) -> Recipe:
 
 def random_features_recipe(backbone: str, only: bool = True) -> Recipe:
     """The control: the same probe on the same architecture with random weights."""
-    name = "random-features" if only else f"random-features-{backbone}"
+    name = "random-features" if only else f"random-features-{_shown(backbone)}"
     return Recipe(name=name, kind="random-features", backbone=backbone, head="convex")
 
 
@@ -100,7 +129,7 @@ def classroom_recipes(backbone: str = DEFAULT_BACKBONE) -> list[Recipe]:
     )
     return [
         taught,
-        taught.with_changes(name=f"classroom-{backbone}", kind="probe", backbone=backbone, head="gradient"),
+        taught.with_changes(name=f"classroom-{_shown(backbone)}", kind="probe", backbone=backbone, head="gradient"),
         random_features_recipe(backbone).with_changes(preprocessing=raw_pixels),
         Recipe(name="majority", kind="majority"),
     ]
@@ -151,3 +180,8 @@ def read_recipe(path: Path) -> Recipe:
 def _safe_augmentation(images: ImageSet) -> Augmentation:
     # A mirrored digit is another digit: mirrors only where the data is known to allow them.
     return "shift-flip" if images.mirror_safe else "shift"
+
+
+def _shown(backbone: str) -> str:
+    """A backbone's name in the names of its recipes: of a weight file, its name without folder and ending."""
+    return Path(backbone).stem if backbone.endswith(".safetensors") else backbone

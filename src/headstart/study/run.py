@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -15,6 +15,7 @@ from headstart.errors import HeadstartError, UsageError, WeightsUnavailableError
 from headstart.files import read_json, write_json
 from headstart.models.backbones import ALIASES, Backbone, find_backbone, untrained_backbone
 from headstart.records import (
+    Augmentation,
     DuplicateReport,
     ImageSet,
     NotRun,
@@ -30,6 +31,7 @@ from headstart.study.presets import (
     DEFAULT_BACKBONE,
     PRESETS,
     classroom_recipes,
+    default_backbones,
     default_recipes,
     named_recipe,
 )
@@ -122,7 +124,7 @@ def run_study(
     )
     observer.data_ready(images, split, duplicates)
     recipes = _requested_recipes(request, images)
-    usable, missing = _find_backbones(recipes, request.weights_dir)
+    usable, missing = _find_backbones(recipes, request.weights_dir, spare=_spare_backbones(request, images))
     names = tuple(f"{type(callback).__module__}.{type(callback).__qualname__}" for callback in callbacks)
     ledger = open_run(request.runs, request.name, images.name, _request_record(request, images, recipes, usable, names))
     with ledger.locked():
@@ -163,8 +165,8 @@ def _validate(request: StudyRequest) -> None:
             f"--input-size lies between 8 and 1024 pixels, not {request.input_size}.",
         ),
         (
-            request.augmentation in (None, "none", "shift", "shift-flip"),
-            f"--augmentation takes none, shift or shift-flip, not {request.augmentation!r}.",
+            request.augmentation is None or request.augmentation in get_args(Augmentation),
+            f"--augmentation takes {', '.join(get_args(Augmentation))}, not {request.augmentation!r}.",
         ),
     )
     for holds, message in checks:
@@ -173,26 +175,35 @@ def _validate(request: StudyRequest) -> None:
 
 
 def _requested_recipes(request: StudyRequest, images: ImageSet) -> list[Recipe]:
-    backbones = [ALIASES.get(name, name) for name in request.backbones] or [DEFAULT_BACKBONE]
+    named = [ALIASES.get(name, name) for name in request.backbones]
     if request.recipes:
-        recipes = [
-            item if isinstance(item, Recipe) else named_recipe(item, images, backbones) for item in request.recipes
-        ]
+        known = named or default_backbones(images)
+        recipes = [item if isinstance(item, Recipe) else named_recipe(item, images, known) for item in request.recipes]
     elif request.preset == "classroom":
-        recipes = [recipe for backbone in backbones for recipe in classroom_recipes(backbone)]
+        recipes = [recipe for backbone in named or [DEFAULT_BACKBONE] for recipe in classroom_recipes(backbone)]
         recipes = list({recipe.name: recipe for recipe in recipes}.values())
     else:
-        recipes = default_recipes(images, backbones)
+        recipes = default_recipes(images, named or default_backbones(images))
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
         raise UsageError(f"Recipe names must differ; asked for were {', '.join(names)}.")
     return recipes
 
 
+def _spare_backbones(request: StudyRequest, images: ImageSet) -> frozenset[str]:
+    """Backbones that nobody asked for by name, in a contest that has another one: they take part where they can be had."""
+    if request.recipes or request.backbones or request.preset != "default":
+        return frozenset()
+    return frozenset(default_backbones(images)[1:])
+
+
 def _find_backbones(
-    recipes: list[Recipe], weights_dir: Path | None
+    recipes: list[Recipe], weights_dir: Path | None, spare: frozenset[str]
 ) -> tuple[list[tuple[Recipe, Backbone | None]], list[NotRun]]:
-    """Find each backbone once; a recipe whose weights are nowhere is set aside with the reason."""
+    """Find each backbone once; a recipe whose weights are nowhere is set aside with the reason.
+
+    A spare backbone without weights leaves the contest as a whole, its control included.
+    """
     found: dict[str, Backbone | WeightsUnavailableError] = {}
     for name in {recipe.backbone: None for recipe in recipes if recipe.backbone is not None}:
         try:
@@ -200,8 +211,13 @@ def _find_backbones(
         except WeightsUnavailableError as error:
             found[name] = error
     usable: list[tuple[Recipe, Backbone | None]] = []
-    missing = []
+    gone = {
+        name: error for name, error in found.items() if name in spare and isinstance(error, WeightsUnavailableError)
+    }
+    missing = [NotRun(name, "no-weights", str(error)) for name, error in gone.items()]
     for recipe in recipes:
+        if recipe.backbone in gone:
+            continue
         backbone = found[recipe.backbone] if recipe.backbone is not None else None
         if not isinstance(backbone, WeightsUnavailableError):
             usable.append((recipe, backbone))

@@ -1,0 +1,432 @@
+"""Pretraining: a backbone for small images, trained on any labelled source, written as a weight file with its model card.
+
+small32_m.safetensors   the weights; the metadata says how they were made (docs/weights.md)
+small32_m.md            the model card
+small32_m.pretraining/  request, learning curve and resume file while it trains
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from headstart.data.near_duplicates import SIMILAR, find_near_duplicates
+from headstart.data.preprocessing import apply_preprocessing
+from headstart.data.sources import load_images
+from headstart.data.splits import TEST, VAL, draw_stratified, make_split
+from headstart.environment import describe_environment
+from headstart.errors import DataError, RunError, UsageError
+from headstart.files import canonical_json, read_json, sha256_of_text, write_json, write_text
+from headstart.models.backbones import Backbone, build_backbone, find_backbone, seeded_torch, untrained_backbone
+from headstart.models.cost import complexity
+from headstart.models.network import BackboneClassifier, NetworkSpec, build_network
+from headstart.models.small32 import FAMILY, LARGEST_IMAGE, NATIVE_SIZE
+from headstart.models.weights import WeightsFile, hash_of_state, read_weights_file, write_weights_file
+from headstart.randomness import derive_seed, generator
+from headstart.records import Augmentation, ImageSet, Indices, Preprocessing, Recipe, Split
+from headstart.study.model_card import model_card
+from headstart.study.observer import Observer
+from headstart.study.planning import backbone_preprocessing, channel_contract, time_steps
+from headstart.training.batches import ImageBatches
+from headstart.training.callbacks import Callback, HistoryLogger
+from headstart.training.distillation import TaughtClassifier, TeacherCriterion, teacher_lessons
+from headstart.training.engine import Criterion, Fitted, predict_logits, train_network
+from headstart.training.features import extract_features
+from headstart.training.probe import fit_probe
+from headstart.training.progress import ProgressBar
+
+DEFAULT_EPOCHS = 16
+JUDGED_LABELS = 5000
+"""Training images of a judged set that the probe may see; the number that docs/small-images.md compares at."""
+
+_VAL_FRACTION = 0.02  # chosen: enough to watch the training (2,000 of Tiny ImageNet's images: +-1 point)
+_JUDGED_VAL = 1000
+_TEACHER_WEIGHT = (
+    20.0  # measured after three epochs, probe with 5,000 labels: 0: 58.5%, 5: 60.7%, 20: 62.8%, alone: 62.2%
+)
+_RECIPE_VERSION = 1  # raise it when the same request would train other weights
+
+
+@dataclass(frozen=True)
+class PretrainRequest:
+    """What a user asks of a pretraining; see the command line's help for each option."""
+
+    data: str
+    out: Path | None = None
+    architecture: str = "small32_m"
+    teacher: str | None = None
+    weights_dir: Path | None = None
+    input_size: int = NATIVE_SIZE
+    epochs: int | None = None
+    budget_seconds: float | None = None
+    batch_size: int = 128
+    learning_rate: float = 3e-3
+    mixup: float = 0.0
+    augmentation: Augmentation | None = None
+    title: str = ""
+    licence: str = ""
+    judges: tuple[str, ...] = ()
+    limit: int | None = None
+    seed: int = 0
+
+    @property
+    def path(self) -> Path:
+        """Where the weight file goes."""
+        return self.out or Path(f"{self.architecture}.safetensors")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A finished pretraining: its weight file, its model card, and whether it had been finished before."""
+
+    file: WeightsFile
+    card: Path
+    was_done: bool
+
+
+def run_pretraining(request: PretrainRequest, device: torch.device, observer: Observer, command: str) -> Pretrained:
+    """Train a backbone, judge it, write its file and its card; continue where an earlier run of the same request ended.
+
+    Args:
+        request: what is asked for.
+        device: where the network trains.
+        observer: told of every step.
+        command: how to make it again; goes into the card.
+
+    Raises:
+        UsageError: the request cannot be meant.
+        DataError: too few images.
+        RunError: the file is there already and was made otherwise, or another process is at it.
+    """
+    _validate(request)
+    images = load_images(request.data, limit=request.limit, seed=request.seed, progress=_decoding_progress(observer))
+    train, val = _train_and_val(images, request.seed)
+    teacher = find_backbone(request.teacher, request.weights_dir) if request.teacher else None
+    recipe = _recipe(request, images, train, teacher)
+    folder = request.path.with_suffix(".pretraining")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunError(f"Another process is training {request.path}. Wait for it, or name another --out.") from error
+    try:
+        recipe = _with_epochs(request, recipe, images, train, device, folder)
+        identity = _identity(recipe, images, train, val, request.seed)
+        if request.path.exists():
+            done = read_weights_file(request.path)
+            if done.metadata.get("identity") != identity:
+                raise RunError(
+                    f"{request.path} is there already, and it was not made by this request. Remove it, or name another "
+                    "file with --out."
+                )
+            return Pretrained(done, _card_path(request), was_done=True)
+        network, fitted = _train(request, recipe, teacher, images, train, val, device, observer, folder)
+        backbone_state = {name: value.cpu() for name, value in network.backbone.state_dict().items()}
+        metadata = _metadata(request, recipe, teacher, images, train, val, network, fitted, device, identity)
+        assert recipe.preprocessing is not None
+        # Judged as it will be used: from the file, with the precision that it has there.
+        draft = folder / "unjudged.safetensors"
+        write_weights_file(draft, request.architecture, backbone_state, recipe.preprocessing, metadata)
+        judged = [_judge(source, draft, images, train, device, observer) for source in request.judges]
+        metadata["judged"] = json.dumps(judged, ensure_ascii=False)
+        card = model_card(metadata, recipe, fitted, describe_environment(device), command)
+        write_text(_card_path(request), card)
+        write_weights_file(request.path, request.architecture, backbone_state, recipe.preprocessing, metadata)
+        for leftover in ("unjudged.safetensors", "checkpoint.safetensors"):
+            (folder / leftover).unlink(missing_ok=True)
+    finally:
+        lock.release()
+    return Pretrained(read_weights_file(request.path), _card_path(request), was_done=False)
+
+
+def _validate(request: PretrainRequest) -> None:
+    checks = (
+        (
+            request.architecture in FAMILY,
+            f"--architecture takes {', '.join(FAMILY)}, not {request.architecture!r}.",
+        ),
+        (
+            8 <= request.input_size <= 2 * LARGEST_IMAGE,
+            f"--input-size lies between 8 and {2 * LARGEST_IMAGE} pixels, not {request.input_size}.",
+        ),
+        (request.epochs is None or request.epochs >= 1, f"--epochs is at least 1, not {request.epochs}."),
+        (request.batch_size >= 2, f"--batch-size is at least 2, not {request.batch_size}."),
+        (0 < request.learning_rate < 10, f"--learning-rate lies between 0 and 10, not {request.learning_rate}."),
+        (0 <= request.mixup <= 10, f"--mixup lies between 0 and 10, not {request.mixup}."),
+        (
+            request.augmentation is None or request.augmentation in get_args(Augmentation),
+            f"--augmentation takes {', '.join(get_args(Augmentation))}, not {request.augmentation!r}.",
+        ),
+        (
+            request.epochs is None or request.budget_seconds is None,
+            "--epochs and --budget both say how long to train. Give one of them.",
+        ),
+        (request.path.suffix == ".safetensors", f"--out ends in .safetensors, not {request.path.name!r}."),
+    )
+    for holds, message in checks:
+        if not holds:
+            raise UsageError(message)
+
+
+def _train_and_val(images: ImageSet, seed: int) -> tuple[Indices, Indices]:
+    """The source's own test part is left alone; val is its own, or drawn, and shares no pixels with train."""
+    parts = images.official_part if images.official_part is not None else np.zeros(len(images.labels), np.int8)
+    pool = np.flatnonzero((parts != TEST) & (parts != VAL))
+    val = np.flatnonzero(parts == VAL)
+    if not len(val):
+        wanted = max(round(_VAL_FRACTION * len(pool)), len(images.class_names))
+        chosen = draw_stratified(
+            images.labels[pool], len(images.class_names), wanted, generator(seed, "pretraining", "val"), leave=1
+        )
+        val = pool[chosen]
+        pool = np.setdiff1d(pool, val)
+    train = pool[~np.isin(images.image_hashes[pool], images.image_hashes[val])]
+    if len(train) < 2 or not len(val):
+        raise DataError(f"{images.source} has {len(train)} images to train on and {len(val)} to watch it; add images.")
+    return train.astype(np.int64), val.astype(np.int64)
+
+
+def _recipe(request: PretrainRequest, images: ImageSet, train: Indices, teacher: Backbone | None) -> Recipe:
+    mean, std = channel_contract(images, train)
+    return Recipe(
+        name=request.architecture,
+        kind="scratch",
+        backbone=request.architecture,
+        # The network starts from nothing; the only pretrained weights that it sees are its teacher's.
+        weights_sha256=teacher.weights_sha256 if teacher else None,
+        preprocessing=Preprocessing(request.input_size, "bilinear", mean, std),
+        input_size=request.input_size,
+        augmentation=request.augmentation or ("crop-flip" if images.mirror_safe else "crop"),
+        epochs=request.epochs or DEFAULT_EPOCHS,
+        batch_size=request.batch_size,
+        optimizer="adamw",
+        learning_rate=request.learning_rate,
+        weight_decay=0.02,
+        schedule="one-cycle",
+        label_smoothing=0.1,
+        mixup=request.mixup,
+        weight_averaging=0.998,
+    )
+
+
+def _with_epochs(
+    request: PretrainRequest, recipe: Recipe, images: ImageSet, train: Indices, device: torch.device, folder: Path
+) -> Recipe:
+    """Fit the epochs to the budget once; a resumed training keeps the number of the first."""
+    if request.budget_seconds is None:
+        return recipe
+    path = folder / "plan.json"
+    asked = {"recipe": sha256_of_text(canonical_json(asdict(recipe))), "budget_seconds": request.budget_seconds}
+    if path.exists() and {key: read_json(path).get(key) for key in asked} == asked:
+        return recipe.with_changes(epochs=int(read_json(path)["epochs"]))
+    assert recipe.preprocessing is not None
+    batch = train[: recipe.batch_size]
+    inputs = apply_preprocessing(images.images[batch], recipe.preprocessing).to(device)
+    network = build_network(_spec(request, len(images.class_names))).to(device).to(memory_format=torch.channels_last)
+    step, _ = time_steps(network, inputs, torch.from_numpy(images.labels[batch]).to(device))
+    epochs = max(1, int(request.budget_seconds / (step * len(train) / recipe.batch_size)))
+    write_json(path, {**asked, "epochs": epochs, "seconds_per_step": step})
+    return recipe.with_changes(epochs=epochs)
+
+
+def _identity(recipe: Recipe, images: ImageSet, train: Indices, val: Indices, seed: int) -> str:
+    settings = asdict(recipe)
+    return sha256_of_text(
+        canonical_json(
+            {
+                "version": _RECIPE_VERSION,
+                "recipe": settings,
+                "data": images.fingerprint,
+                "split": [train.tolist(), val.tolist()],
+                "seed": seed,
+            }
+        )
+    )
+
+
+def _spec(request: PretrainRequest, classes: int) -> NetworkSpec:
+    described = untrained_backbone(request.architecture)
+    return NetworkSpec(
+        "backbone", classes, request.input_size, architecture=request.architecture, features=described.features
+    )
+
+
+def _train(
+    request: PretrainRequest,
+    recipe: Recipe,
+    teacher: Backbone | None,
+    images: ImageSet,
+    train: Indices,
+    val: Indices,
+    device: torch.device,
+    observer: Observer,
+    folder: Path,
+) -> tuple[BackboneClassifier, Fitted]:
+    assert recipe.preprocessing is not None
+    classes = len(images.class_names)
+    initial_seed = derive_seed(request.seed, "initialisation")
+    plain = build_network(_spec(request, classes), initial_seed)
+    assert isinstance(plain, BackboneClassifier)
+    network = plain
+    criterion: Criterion | None = None
+    if teacher is not None:
+        lessons = _lessons(teacher, images, train, device, observer)
+        with seeded_torch(derive_seed(request.seed, "initialisation", "teacher")):
+            network = TaughtClassifier(plain.backbone, plain.head.in_features, classes, lessons.shape[1])
+        labels = images.labels[train]
+        criterion = TeacherCriterion(labels, recipe.label_smoothing, device, lessons, classes, _TEACHER_WEIGHT)
+    network = network.to(device).to(memory_format=torch.channels_last)
+    watchers: list[Callback] = [ProgressBar(observer), HistoryLogger(folder)]
+    request_path = folder / "request.json"
+    wanted = {"identity": _identity(recipe, images, train, val, request.seed)}
+    if not request_path.exists() or read_json(request_path) != wanted:
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # of another request
+        write_json(request_path, wanted)
+    fitted = train_network(
+        network,
+        ImageBatches(images.images, images.labels, train, recipe.preprocessing, recipe.augmentation),
+        ImageBatches(images.images, images.labels, val, recipe.preprocessing),
+        recipe,
+        request.seed,
+        device=device,
+        checkpoint=folder / "checkpoint.safetensors",
+        callbacks=watchers,
+        criterion=criterion,
+    )
+    return network, fitted
+
+
+def _lessons(
+    teacher: Backbone, images: ImageSet, train: Indices, device: torch.device, observer: Observer
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The teacher sees each whole image once, at the size that suits it."""
+    features = extract_features(
+        images,
+        build_backbone(teacher),
+        f"{teacher.weights_sha256}",
+        backbone_preprocessing(teacher, images.canvas),
+        device=device,
+        reporter=observer,
+    )
+    return teacher_lessons(features.values, train)
+
+
+def _metadata(
+    request: PretrainRequest,
+    recipe: Recipe,
+    teacher: Backbone | None,
+    images: ImageSet,
+    train: Indices,
+    val: Indices,
+    network: BackboneClassifier,
+    fitted: Fitted,
+    device: torch.device,
+    identity: str,
+) -> dict[str, str]:
+    """Everything about the weights that does not change from one run to the next: no times, no paths, no versions."""
+    assert recipe.preprocessing is not None
+    logits = predict_logits(network, ImageBatches(images.images, images.labels, val, recipe.preprocessing), device)
+    five_best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    labels = images.labels[val]
+    size = complexity(network.backbone, request.input_size)
+    settings = {name: value for name, value in asdict(recipe).items() if name not in ("name", "kind", "callbacks")}
+    title = request.title or images.name
+    taught = f", taught by {teacher.name} ({teacher.licence}; {teacher.pretraining})" if teacher else ""
+    return {
+        "license": request.licence or f"that of its training images ({title})",
+        "pretraining": f"{title}, {len(train):,} images of {len(images.class_names)} classes at "
+        f"{request.input_size}x{request.input_size}, {recipe.epochs} epochs{taught}",
+        "classes": json.dumps(list(images.class_names), ensure_ascii=False),
+        "recipe": json.dumps(settings),
+        "seed": str(request.seed),
+        "identity": identity,
+        "data_fingerprint": images.fingerprint,
+        "weights_sha256": hash_of_state({k: v.cpu() for k, v in network.backbone.state_dict().items()}),
+        "results": json.dumps(
+            {
+                "train_images": len(train),
+                "val_images": len(val),
+                "best_epoch": fitted.best_epoch,
+                "val_accuracy": round(float((five_best[:, 0] == labels).mean()), 4),
+                "val_accuracy_top5": round(float((five_best == labels[:, None]).any(axis=1).mean()), 4),
+                "parameters": size.parameters,
+                "multiply_adds": size.macs,
+            }
+        ),
+    }
+
+
+def _judge(
+    source: str, weights: Path, pretrained_on: ImageSet, train: Indices, device: torch.device, observer: Observer
+) -> dict[str, Any]:
+    """A linear probe on a data set that took no part in the training, and near duplicates between the two."""
+    images = load_images(source, progress=_decoding_progress(observer))
+    split, _ = make_split(images)
+    few = _few_labels(images, split)
+    backbone = find_backbone(str(weights))
+    preprocessing = backbone_preprocessing(backbone, images.canvas)
+    features = extract_features(
+        images,
+        build_backbone(backbone),
+        f"{backbone.weights_sha256}",
+        preprocessing,
+        device=device,
+        reporter=observer,
+    )
+    observer.stage("head", 1)
+    head = fit_probe(
+        np.asarray(features.values[few.train]),
+        images.labels[few.train],
+        np.asarray(features.values[few.val]),
+        images.labels[few.val],
+        len(images.class_names),
+    )
+    correct = head.logits(np.asarray(features.values[split.test])).argmax(1) == images.labels[split.test]
+    found = find_near_duplicates(images.images, split.test, pretrained_on.images, train)
+    observer.advance(1)
+    similar = found.correlation >= SIMILAR
+    return {
+        "data": images.name,
+        "fingerprint": images.fingerprint,
+        "input_size": preprocessing.input_size,
+        "labels": len(few.train),
+        "test_images": len(split.test),
+        "probe_accuracy": round(float(correct.mean()), 4),
+        "near_duplicates": found.count,
+        "probe_accuracy_without_near_duplicates": round(float(correct[~similar].mean()), 4),
+        "exact_duplicates": int(np.isin(images.image_hashes[split.test], pretrained_on.image_hashes[train]).sum()),
+    }
+
+
+def _few_labels(images: ImageSet, split: Split) -> Split:
+    """At most 5,000 training images and 1,000 to choose the L2 on, stratified, the same ones every time."""
+    classes = len(images.class_names)
+
+    def fewer(part: Indices, most: int, purpose: str) -> Indices:
+        if len(part) <= most:
+            return part
+        return part[draw_stratified(images.labels[part], classes, most, generator(0, "judge", purpose))]
+
+    return replace(split, train=fewer(split.train, JUDGED_LABELS, "train"), val=fewer(split.val, _JUDGED_VAL, "val"))
+
+
+def _card_path(request: PretrainRequest) -> Path:
+    return request.path.with_suffix(".md")
+
+
+def _decoding_progress(observer: Observer) -> Any:
+    announced = False
+
+    def progress(done: int, total: int) -> None:
+        nonlocal announced
+        if not announced:
+            observer.stage("decoding", total)
+            announced = True
+        observer.advance(done)
+
+    return progress

@@ -1,0 +1,185 @@
+"""Pretraining end to end on the digits: file, card, resume to the same bytes, refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from headstart.errors import RunError, UsageError, WeightsError
+from headstart.files import sha256_of_file
+from headstart.models.backbones import find_backbone
+from headstart.study.observer import SilentObserver
+from headstart.study.pretraining import Pretrained, PretrainRequest, run_pretraining
+from headstart.study.run import StudyRequest, run_study
+from tests.models.factory import TINY, write_tiny_weights
+
+CPU = torch.device("cpu")
+
+
+def _request(folder: Path, **changes: Any) -> PretrainRequest:
+    request = PretrainRequest(
+        data="digits",
+        out=folder / "made.safetensors",
+        architecture="small32_s",
+        input_size=16,
+        epochs=2,
+        limit=300,
+        title="Handwritten digits",
+        licence="BSD-3-Clause",
+    )
+    return replace(request, **changes)
+
+
+def _run(request: PretrainRequest) -> Pretrained:
+    return run_pretraining(request, CPU, SilentObserver(), "headstart pretrain digits")
+
+
+def test_it_writes_a_file_and_a_card_and_finds_them_done_the_second_time(tmp_path: Path) -> None:
+    made = _run(_request(tmp_path, judges=("digits",)))
+    assert not made.was_done
+    facts = made.file.metadata
+    assert (made.file.architecture, made.file.input_size, made.file.licence) == ("small32_s", 16, "BSD-3-Clause")
+    assert facts["pretraining"].startswith("Handwritten digits, 290 images of 10 classes at 16x16, 2 epochs")
+    results = json.loads(facts["results"])
+    assert results["parameters"] == 461_312
+    assert results["train_images"] + results["val_images"] == 300
+    assert results["val_accuracy"] <= results["val_accuracy_top5"] <= 1
+    judged = json.loads(facts["judged"])[0]
+    # Its own training images are judged here, so that they must be found in test.
+    assert judged["data"] == "digits"
+    assert judged["probe_accuracy"] > 0.7
+    assert judged["exact_duplicates"] > 0
+    assert judged["near_duplicates"] >= judged["exact_duplicates"]
+    card = made.card.read_text(encoding="utf-8")
+    for said in ("Handwritten digits", "BSD-3-Clause", "headstart pretrain digits", facts["weights_sha256"]):
+        assert said in card
+    written = sha256_of_file(made.file.path)
+    again = _run(_request(tmp_path, judges=("digits",)))
+    assert again.was_done
+    assert sha256_of_file(made.file.path) == written
+
+
+def test_the_file_goes_wherever_a_backbone_goes(tmp_path: Path) -> None:
+    made = _run(_request(tmp_path))
+    outcome = run_study(
+        StudyRequest(backbones=(str(made.file.path),), seeds=1, epochs=1, limit=300, runs=tmp_path / "runs"),
+        CPU,
+        SilentObserver(),
+    )
+    recipes = {outcome.planned.recipe.name: outcome.planned.recipe for outcome in outcome.recipes}
+    assert list(recipes) == ["cnn", "made-probe", "made-finetune", "random-features", "majority"]
+    assert recipes["made-finetune"].unfreeze == "all"
+    assert recipes["made-probe"].preprocessing is not None
+    assert recipes["made-probe"].preprocessing.input_size == 16
+    # A path must not decide what a trial is.
+    assert recipes["made-probe"].backbone == "small32_s"
+
+
+def test_a_killed_pretraining_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    """A real process, a real SIGKILL between two epochs; mixing and averaging go on as if nothing had happened."""
+    write_tiny_weights(tmp_path / "weights")
+    arguments = ["pretrain", "digits", "--architecture", "small32_s", "--input-size", "16", "--limit", "300"]
+    arguments += ["--epochs", "6", "--mixup", "0.2", "--teacher", TINY, "--weights-dir", str(tmp_path / "weights")]
+    environment = {**os.environ, "HEADSTART_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "LANG": "C"}
+
+    def start(folder: str) -> subprocess.Popen[bytes]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "headstart", *arguments, "--out", "made.safetensors"]
+        return subprocess.Popen(
+            command, cwd=tmp_path / folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    whole = start("whole")
+    _, errors = whole.communicate(timeout=240)
+    assert whole.returncode == 0, errors.decode()
+    killed = start("killed")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / "made.pretraining" / "checkpoint.safetensors").exists():
+        assert killed.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (tmp_path / "killed" / "made.safetensors").exists()
+    resumed = start("killed")
+    _, errors = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, errors.decode()
+    first, second = (tmp_path / folder / "made.safetensors" for folder in ("whole", "killed"))
+    assert sha256_of_file(first) == sha256_of_file(second)
+    assert "taught by" in find_backbone(str(first)).pretraining
+
+
+def test_a_file_made_otherwise_is_not_overwritten(tmp_path: Path) -> None:
+    _run(_request(tmp_path))
+    written = sha256_of_file(tmp_path / "made.safetensors")
+    with pytest.raises(RunError, match="--out"):
+        _run(_request(tmp_path, seed=1))
+    assert sha256_of_file(tmp_path / "made.safetensors") == written
+
+
+def test_a_teacher_and_a_seed_change_the_weights(tmp_path: Path) -> None:
+    write_tiny_weights(tmp_path / "weights")
+    requests = {
+        "plain": _request(tmp_path, out=tmp_path / "plain.safetensors"),
+        "taught": _request(
+            tmp_path, out=tmp_path / "taught.safetensors", teacher=TINY, weights_dir=tmp_path / "weights"
+        ),
+        "other seed": _request(tmp_path, out=tmp_path / "seed.safetensors", seed=1),
+    }
+    hashes = {name: _run(request).file.metadata["weights_sha256"] for name, request in requests.items()}
+    assert len(set(hashes.values())) == 3
+
+
+def test_a_budget_becomes_epochs_and_a_second_run_keeps_them(tmp_path: Path) -> None:
+    request = _request(tmp_path, epochs=None, budget_seconds=2.0)
+    epochs = json.loads(_run(request).file.metadata["recipe"])["epochs"]
+    assert epochs >= 1
+    assert _run(request).was_done
+
+
+def test_the_sources_own_test_part_is_left_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for part, name in ((part, name) for part in ("train", "test") for name in "abc"):
+        (tmp_path / "data" / part / name).mkdir(parents=True)
+        for number in range(15):
+            pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / part / name / f"{number}.png")
+    made = _run(_request(tmp_path, data=str(tmp_path / "data"), limit=None, epochs=1))
+    results = json.loads(made.file.metadata["results"])
+    assert results["train_images"] + results["val_images"] == 45
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"architecture": "resnet18"}, "small32_m"),
+        ({"input_size": 224}, "--input-size"),
+        ({"epochs": 0}, "--epochs"),
+        ({"epochs": 2, "budget_seconds": 60.0}, "--budget"),
+        ({"batch_size": 1}, "--batch-size"),
+        ({"learning_rate": 0.0}, "--learning-rate"),
+        ({"mixup": -1.0}, "--mixup"),
+        ({"out": Path("made.pt")}, "--out"),
+        ({"augmentation": "fog"}, "--augmentation"),
+        ({"teacher": "nosuchnet"}, "nosuchnet"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_any_work(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        _run(_request(tmp_path, **changes))
+    assert not list(tmp_path.glob("*.pretraining"))
+
+
+def test_a_teacher_without_weights_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="small32_l"):
+        _run(_request(tmp_path, teacher="small32_l"))
