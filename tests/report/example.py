@@ -314,6 +314,7 @@ def _recipe(
             "sha256": _hash("weights"),
             "licence": "Apache-2.0",
             "pretraining": "ImageNet-1k",
+            "native_size": 224,
         }
         if kind in ("probe", "finetune")
         else None,

@@ -132,6 +132,7 @@ def _recipe_entry(outcome: RecipeOutcome, study: StudyOutcome) -> dict[str, Any]
             "sha256": backbone.weights_sha256,
             "licence": backbone.licence,
             "pretraining": backbone.pretraining,
+            "native_size": backbone.native_size,
         },
         "seeds": [result.seed for result in results],
         "deterministic": recipe.is_deterministic,

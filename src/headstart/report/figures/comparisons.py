@@ -12,7 +12,6 @@ from headstart.report.figures.canvas import (
     INK,
     SERIES,
     Canvas,
-    series_style,
     shortened,
     width_of,
 )
@@ -37,6 +36,16 @@ _ROUND_SECONDS = (
     *(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800),
     *(3600 * hours for hours in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)),
 )
+
+
+_FAMILIES = {
+    "scratch": (SERIES[0], "o"),
+    "small": (SERIES[2], "D"),
+    "large": (SERIES[1], "s"),
+    "control": (FAINT, "x"),
+}
+"""Colour and marker of each family of recipes where families are what the figure compares."""
+_LARGEST_SMALL = 64  # px; backbones pretrained at more are made for photographs
 
 
 def gap_figure(recipes: Sequence[dict[str, Any]], texts: Texts) -> str:
@@ -70,7 +79,14 @@ def gap_figure(recipes: Sequence[dict[str, Any]], texts: Texts) -> str:
 
 def accuracy_against_seconds(recipes: Sequence[dict[str, Any]], texts: Texts) -> str:
     """Draw test accuracy against training time (logarithmic) with intervals, one labelled mark per recipe."""
-    canvas = Canvas("accuracy-against-time", _WIDTH, 400)
+    families = [_family(recipe) for recipe in recipes]
+    keys = [
+        Key(texts.get(f"figures.family_{family}"), color, marker=marker)
+        for family, (color, marker) in _FAMILIES.items()
+        if family in families
+    ]
+    legend = legend_lines(keys, _WIDTH)
+    canvas = Canvas("accuracy-against-time", _WIDTH, 406 + 16 * len(legend))
     left, bottom, width, height = 60.0, 46.0, 640.0, 330.0
     axes = canvas.axes(left, bottom, width, height)
     seconds = [recipe["cost"]["train_seconds"] for recipe in recipes]
@@ -91,7 +107,7 @@ def accuracy_against_seconds(recipes: Sequence[dict[str, Any]], texts: Texts) ->
     spots: list[tuple[float, float, int]] = []
     for index, recipe in enumerate(recipes):
         x, accuracy = math.log10(max(seconds[index], floor)), recipe["test_accuracy"]
-        color, marker = (FAINT, "x") if recipe["control"] else series_style(index)
+        color, marker = _FAMILIES[families[index]]
         axes.plot([x, x], [accuracy["low"], accuracy["high"]], "-", color=color, linewidth=1.6)
         axes.plot([x], [accuracy["mean"]], marker, color=color, markersize=8, markeredgewidth=1.8, clip_on=False)
         spots.append(
@@ -115,6 +131,7 @@ def accuracy_against_seconds(recipes: Sequence[dict[str, Any]], texts: Texts) ->
             near = start - 2 if start > x else start + wide + 2
             page.plot([left + x, left + near], [bottom + y, bottom + label_y], "-", color=FAINT, linewidth=0.7)
         canvas.write(page, left + start, bottom + label_y, text, va="center", ha="left", fontsize=9.5)
+    draw_legend(canvas, legend, 10, canvas.height - 4)
     return canvas.finish()
 
 
@@ -147,6 +164,17 @@ def forest(comparisons: Sequence[dict[str, Any]], margin: float, texts: Texts) -
     keys = [Key(texts.get("figures.margin_band", margin=texts.gap(margin)), HEAT, line="-")]
     draw_legend(canvas, legend_lines(keys, canvas.width), 10, canvas.height - 4)
     return canvas.finish()
+
+
+def _family(recipe: dict[str, Any]) -> str:
+    """From scratch, a backbone made for small images, one made for large images, or a control."""
+    if recipe["control"]:
+        return "control"
+    weights = recipe["weights"]
+    if weights is None:
+        return "scratch"
+    # Runs of the first version do not say; their backbones were made for large images.
+    return "small" if weights.get("native_size", _LARGEST_SMALL + 1) <= _LARGEST_SMALL else "large"
 
 
 def _time_axis(canvas: Canvas, axes: Any, low: float, high: float, texts: Texts) -> None:

@@ -1,0 +1,79 @@
+"""The small32 family: its shapes, its place among timm's models, and the weights that come with the package."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from headstart.errors import WeightsUnavailableError
+from headstart.models.backbones import build_backbone, find_backbone, made_for_small_images
+from headstart.models.small32 import FAMILY, ResidualBlock, Small32
+from headstart.models.weights import BUNDLED_WEIGHTS, hash_of_state, read_weights_file
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_timm_builds_it_by_name(name: str) -> None:
+    network = timm.create_model(name, num_classes=0)
+    assert isinstance(network, Small32)
+    assert network.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, network.num_features)
+
+
+@pytest.mark.parametrize(("side", "last"), [(28, 4), (32, 4), (64, 8)])
+def test_the_last_map_keeps_at_least_four_by_four(side: int, last: int) -> None:
+    network = Small32(FAMILY["small32_s"]).eval()
+    maps = network.stage3(network.stage2(network.stage1(network.stem(torch.zeros(1, 3, side, side)))))
+    assert maps.shape[2:] == (last, last)
+
+
+def test_a_new_residual_block_passes_positive_maps_through() -> None:
+    maps = torch.rand(1, 8, 4, 4)
+    assert torch.equal(ResidualBlock(8).eval()(maps), maps)
+
+
+def test_a_width_without_weights_says_how_to_make_them() -> None:
+    with pytest.raises(WeightsUnavailableError, match="headstart pretrain DATA --architecture small32_l"):
+        find_backbone("small32_l")
+
+
+BUNDLED: dict[str, tuple[str, list[float]]] = {
+    # name: (hash of the float16 and float32 tensors in the file, first features of the fixed input below)
+}
+
+
+def fixed_input() -> torch.Tensor:
+    """Two smooth colourful images, the same on every machine: no random numbers."""
+    grid = torch.linspace(-1, 1, 32)
+    waves = [torch.sin(3 * grid[:, None] + k) * torch.cos(5 * grid[None, :] - k) for k in range(6)]
+    return torch.stack(waves).view(2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_bundled_weights_are_the_ones_that_were_measured(name: str) -> None:
+    wanted_hash, wanted = BUNDLED[name]
+    backbone = find_backbone(name)
+    assert backbone.path == BUNDLED_WEIGHTS / f"{name}.safetensors"
+    assert backbone.weights_sha256 == wanted_hash
+    with torch.inference_mode():
+        features = build_backbone(backbone)(fixed_input())[0, : len(wanted)].numpy()
+    assert np.allclose(features, wanted, rtol=1e-3, atol=1e-4), features.tolist()
+    assert made_for_small_images(name)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_file_says_how_it_was_made_and_is_small(name: str) -> None:
+    path = BUNDLED_WEIGHTS / f"{name}.safetensors"
+    metadata = read_weights_file(path).metadata
+    assert path.stat().st_size <= 8_000_000
+    assert "Tiny ImageNet" in metadata["pretraining"]
+    assert "CIFAR" not in metadata["pretraining"]
+    assert len(json.loads(metadata["classes"])) == 200
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert metadata["weights_sha256"] in card
+    assert f"headstart pretrain tiny-imagenet-200/train --architecture {name}" in card
+
+
+def test_the_hash_in_the_metadata_is_that_of_the_weights_before_rounding() -> None:
+    state = Small32(FAMILY["small32_s"]).state_dict()
+    assert hash_of_state(state) != hash_of_state({name: value.half() for name, value in state.items()})
