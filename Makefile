@@ -13,12 +13,12 @@ demo: $(VENV)/ready
 check: lint types layers test
 
 lint: $(VENV)/ready-dev
-	$(BIN)/ruff format --check src tests .ci
-	$(BIN)/ruff check src tests .ci
+	$(BIN)/ruff format --check src tests benchmarks .ci
+	$(BIN)/ruff check src tests benchmarks .ci
 
 format: $(VENV)/ready-dev
-	$(BIN)/ruff format src tests .ci
-	$(BIN)/ruff check --fix src tests .ci
+	$(BIN)/ruff format src tests benchmarks .ci
+	$(BIN)/ruff check --fix src tests benchmarks .ci
 
 types: $(VENV)/ready-dev
 	$(BIN)/mypy

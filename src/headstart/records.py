@@ -153,7 +153,8 @@ class Recipe:
     Attributes:
         name: unique in a study, such as `cnn` or `mobilenetv2_100-probe`.
         kind: what is trained; `majority` and `random-features` are controls.
-        backbone: timm architecture name, for every kind but `scratch` and `majority`.
+        backbone: timm architecture name, for every kind but `majority`; for `scratch` the architecture whose weights are
+            drawn anew, `None` for the simple CNN.
         weights_sha256: hash of the pretrained weights, once resolved.
         preprocessing: filled in when the recipe is resolved against the data and the backbone.
         input_size: the user's choice; `None` lets the data and the backbone decide.

@@ -8,8 +8,9 @@ import timm
 import torch
 from torch import nn
 
-from headstart.models.backbones import seeded_torch
+from headstart.models.backbones import Backbone, seeded_torch
 from headstart.models.scratch import SimpleCNN
+from headstart.records import Recipe
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,20 @@ class ConstantClassifier(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.logits.expand(len(images), -1)
+
+
+def classifier_spec(input_size: int, classes: int, backbone: Backbone | None, recipe: Recipe) -> NetworkSpec:
+    """The structure of a recipe's classifier: a backbone with a linear head, or without a backbone the simple CNN."""
+    if backbone is None:
+        return NetworkSpec("cnn", classes, input_size, recipe.width, recipe.dropout)
+    return NetworkSpec(
+        "backbone",
+        classes,
+        input_size,
+        architecture=backbone.architecture,
+        timm_arguments=dict(backbone.timm_arguments),
+        features=backbone.features,
+    )
 
 
 def build_network(spec: NetworkSpec, seed: int = 0) -> nn.Module:

@@ -16,7 +16,7 @@ from headstart.models.backbones import (
     seeded_torch,
     split_for_fine_tuning,
 )
-from headstart.models.network import BackboneClassifier, NetworkSpec, build_network, freeze_batch_norm
+from headstart.models.network import BackboneClassifier, build_network, classifier_spec, freeze_batch_norm
 from headstart.records import ImageSet, Indices, NotRun, Preprocessing, Recipe, Split
 from headstart.training.engine import classification_loss
 
@@ -205,7 +205,7 @@ def predict_seconds(
     inputs = apply_preprocessing(images.images[split.train[:batch]], recipe.preprocessing).to(device)
     labels = torch.from_numpy(images.labels[split.train[:batch]]).to(device)
     if recipe.kind == "scratch":
-        spec = NetworkSpec("cnn", classes, recipe.preprocessing.input_size, recipe.width, recipe.dropout)
+        spec = classifier_spec(recipe.preprocessing.input_size, classes, backbone, recipe)
         network = build_network(spec).to(device).to(memory_format=torch.channels_last)
         step, forward = time_steps(network, inputs, labels)
         watched = min(len(split.train), 5000) + len(split.val)

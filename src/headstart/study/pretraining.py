@@ -23,7 +23,7 @@ from headstart.errors import DataError, RunError, UsageError
 from headstart.files import canonical_json, read_json, sha256_of_text, write_json, write_text
 from headstart.models.backbones import Backbone, build_backbone, find_backbone, seeded_torch, untrained_backbone
 from headstart.models.cost import complexity
-from headstart.models.network import BackboneClassifier, NetworkSpec, build_network
+from headstart.models.network import BackboneClassifier, build_network, classifier_spec
 from headstart.models.small32 import FAMILY, LARGEST_IMAGE, NATIVE_SIZE
 from headstart.models.weights import WeightsFile, hash_of_state, read_weights_file, write_weights_file
 from headstart.randomness import derive_seed, generator
@@ -227,7 +227,15 @@ def _with_epochs(
     assert recipe.preprocessing is not None
     batch = train[: recipe.batch_size]
     inputs = apply_preprocessing(images.images[batch], recipe.preprocessing).to(device)
-    network = build_network(_spec(request, len(images.class_names))).to(device).to(memory_format=torch.channels_last)
+    network = (
+        build_network(
+            classifier_spec(
+                request.input_size, len(images.class_names), untrained_backbone(request.architecture), recipe
+            )
+        )
+        .to(device)
+        .to(memory_format=torch.channels_last)
+    )
     step, _ = time_steps(network, inputs, torch.from_numpy(images.labels[batch]).to(device))
     epochs = max(1, int(request.budget_seconds / (step * len(train) / recipe.batch_size)))
     write_json(path, {**asked, "epochs": epochs, "seconds_per_step": step})
@@ -249,13 +257,6 @@ def _identity(recipe: Recipe, images: ImageSet, train: Indices, val: Indices, se
     )
 
 
-def _spec(request: PretrainRequest, classes: int) -> NetworkSpec:
-    described = untrained_backbone(request.architecture)
-    return NetworkSpec(
-        "backbone", classes, request.input_size, architecture=request.architecture, features=described.features
-    )
-
-
 def _train(
     request: PretrainRequest,
     recipe: Recipe,
@@ -270,7 +271,8 @@ def _train(
     assert recipe.preprocessing is not None
     classes = len(images.class_names)
     initial_seed = derive_seed(request.seed, "initialisation")
-    plain = build_network(_spec(request, classes), initial_seed)
+    spec = classifier_spec(request.input_size, classes, untrained_backbone(request.architecture), recipe)
+    plain = build_network(spec, initial_seed)
     assert isinstance(plain, BackboneClassifier)
     network = plain
     criterion: Criterion | None = None

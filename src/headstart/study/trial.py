@@ -31,6 +31,7 @@ from headstart.models.network import (
     NetworkSpec,
     blocks_from_head,
     build_network,
+    classifier_spec,
 )
 from headstart.randomness import derive_seed
 from headstart.records import Cost, EpochRecord, ImageSet, Logits, Preprocessing, Recipe, Split, TrialResult
@@ -175,10 +176,8 @@ def _train_majority(bench: Bench, recipe: Recipe, backbone: Backbone | None, see
 
 
 def _train_scratch(bench: Bench, recipe: Recipe, backbone: Backbone | None, seed: int, folder: Path) -> Trained:
-    """The simple CNN, every weight drawn anew."""
-    spec = NetworkSpec(
-        "cnn", len(bench.images.class_names), _preprocessing(recipe).input_size, recipe.width, recipe.dropout
-    )
+    """The simple CNN, or a backbone's architecture, every weight drawn anew."""
+    spec = classifier_spec(_preprocessing(recipe).input_size, len(bench.images.class_names), backbone, recipe)
     network = build_network(spec, derive_seed(seed, "initialisation")).to(bench.device)
     network = network.to(memory_format=torch.channels_last)
     train, val = (_image_batches(bench, recipe, part) for part in (bench.split.train, bench.split.val))
@@ -395,14 +394,7 @@ def _initial_head(bench: Bench, backbone: Backbone, seed: int) -> dict[str, torc
 def _classifier(
     bench: Bench, recipe: Recipe, backbone: Backbone, module: nn.Module
 ) -> tuple[BackboneClassifier, NetworkSpec]:
-    spec = NetworkSpec(
-        "backbone",
-        len(bench.images.class_names),
-        _preprocessing(recipe).input_size,
-        architecture=backbone.architecture,
-        timm_arguments=dict(backbone.timm_arguments),
-        features=backbone.features,
-    )
+    spec = classifier_spec(_preprocessing(recipe).input_size, len(bench.images.class_names), backbone, recipe)
     return BackboneClassifier(module, backbone.features, spec.classes).eval(), spec
 
 

@@ -1,0 +1,237 @@
+"""The backbones that come with headstart against an ImageNet backbone and against training from scratch, on CIFAR-10.
+
+    python benchmarks/small_images.py --cifar10 DIR --weights DIR [--parts speed,probe,few,budget] [--seeds 3]
+
+DIR of CIFAR-10 has train/<class>/ and test/<class>/; DIR of weights has mobilenetv2_100.safetensors. Every part is one
+process on one machine; what is compared is measured in turns. Results go to `benchmarks/results/small_images.json` (a
+part that is not asked for keeps what it had), table and figures of docs/small-images.md are written from it by
+`benchmarks/small_images_figures.py`.
+
+speed    images/s of the frozen features on the best engine and batch size of each, five rounds in turns, medians
+probe    linear probe on frozen features with 500, 5,000 and all labels, test accuracy on all 10,000 test images
+few      fine-tuning with 500 and 5,000 labels against scratch networks that get the same labels and at least the time
+budget   fine-tuning against scratch networks with all labels, ten minutes each
+"""
+
+import argparse
+import datetime
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart.analysis.statistics import bootstrap_accuracy, paired_difference
+from headstart.data.preprocessing import apply_preprocessing
+from headstart.data.sources import load_images
+from headstart.data.splits import draw_stratified, make_split
+from headstart.environment import describe_environment
+from headstart.files import read_json, write_json
+from headstart.models.backbones import Backbone, build_backbone, find_backbone, untrained_backbone
+from headstart.models.cost import complexity
+from headstart.randomness import generator
+from headstart.records import ImageSet, Preprocessing, Recipe, Split, TrialResult
+from headstart.study.observer import SilentObserver
+from headstart.study.planning import Overrides, backbone_preprocessing, predict_seconds, resolve_recipe
+from headstart.study.presets import fine_tune_recipe, probe_recipe, scratch_recipe, small_fine_tune_epochs
+from headstart.study.trial import Bench, run_trial
+from headstart.training.features import choose_forward
+
+RESULTS = Path(__file__).parent / "results" / "small_images.json"
+CPU = torch.device("cpu")
+LABELS = (500, 5000)
+SMALL = ("small32_m", "small32_s")
+PEER = "mobilenetv2_100"
+PEER_SIZES = (32, 96, 160)
+BATCHES = (16, 32, 64)
+ROUNDS, ROUND_SECONDS = 5, 2.0
+BUDGET_SECONDS = 600.0
+
+
+def main() -> None:
+    """Run the parts that were asked for and keep their results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar10", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--parts", default="speed,probe,few,budget")
+    parser.add_argument("--seeds", type=int, default=3, help="of the part few")
+    arguments = parser.parse_args()
+    images = replace(load_images(str(arguments.cifar10)), mirror_safe=True)  # as for the built-in CIFAR-10
+    split, _ = make_split(images)
+    results: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {}
+    parts: dict[str, Callable[[], Any]] = {
+        "speed": lambda: speed(images, arguments.weights),
+        "probe": lambda: probes(images, split, arguments.weights),
+        "few": lambda: few_labels(images, split, arguments.weights, arguments.seeds),
+        "budget": lambda: same_budget(images, split, arguments.weights),
+    }
+    for name in arguments.parts.split(","):
+        started = time.perf_counter()
+        print(f"== {name}", flush=True)
+        results[name] = {
+            "rows": parts[name](),
+            "date": datetime.date.today().isoformat(),
+            "seconds": round(time.perf_counter() - started, 1),
+            "environment": describe_environment(CPU),
+        }
+        RESULTS.parent.mkdir(exist_ok=True)
+        write_json(RESULTS, results)
+
+
+def contenders(weights: Path) -> list[tuple[str, Backbone, Preprocessing]]:
+    """The small backbones at 32 px, the ImageNet backbone at 32 px and enlarged."""
+    listed = [(f"{name}@32", find_backbone(name, weights), 32) for name in SMALL]
+    listed += [(f"{PEER}@{size}", find_backbone(PEER, weights), size) for size in PEER_SIZES]
+    return [(label, backbone, backbone_preprocessing(backbone, 32, size)) for label, backbone, size in listed]
+
+
+def speed(images: ImageSet, weights: Path) -> list[dict[str, Any]]:
+    """Images per second of the frozen features, from prepared batches on."""
+    rows: list[dict[str, Any]] = []
+    runs = []
+    for label, backbone, preprocessing in contenders(weights):
+        module = build_backbone(backbone)
+        size = complexity(module, preprocessing.input_size)
+        inputs = apply_preprocessing(images.images[: max(BATCHES)], preprocessing)
+        forward, engine = choose_forward(module, inputs[:4], CPU)
+        runs.append((forward, inputs))
+        rows.append(
+            {
+                "name": label,
+                "engine": engine,
+                "parameters": size.parameters,
+                "multiply_adds": size.macs,
+                "by_batch": {str(batch): [] for batch in BATCHES},
+            }
+        )
+    for _ in range(ROUNDS):
+        for row, (forward, inputs) in zip(rows, runs, strict=True):
+            for batch in BATCHES:
+                row["by_batch"][str(batch)].append(_images_per_second(forward, inputs[:batch]))
+    for row in rows:
+        medians = {batch: statistics.median(values) for batch, values in row["by_batch"].items()}
+        row["best_batch"] = max(medians, key=lambda batch: medians[batch])
+        row["images_per_second"] = round(medians[row["best_batch"]], 1)
+        row["by_batch"] = {batch: [round(value, 1) for value in values] for batch, values in row["by_batch"].items()}
+        print(row["name"], row["images_per_second"], flush=True)
+    return rows
+
+
+def _images_per_second(forward: Callable[[torch.Tensor], Any], inputs: torch.Tensor) -> float:
+    forward(inputs)
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < ROUND_SECONDS / len(BATCHES):
+        forward(inputs)
+        done += len(inputs)
+    return done / (time.perf_counter() - started)
+
+
+def probes(images: ImageSet, split: Split, weights: Path) -> list[dict[str, Any]]:
+    """The convex probe of every contender, on the same labels and the same test images."""
+    rows = []
+    for labels in (*LABELS, len(split.train)):
+        part = fewer_labels(images, split, labels)
+        for label, backbone, preprocessing in contenders(weights):
+            recipe = probe_recipe(backbone.architecture).with_changes(name=label, preprocessing=preprocessing)
+            result = _trial(images, part, recipe, backbone, seed=0)
+            rows.append({"labels": len(part.train), **_row([result])})
+            print(labels, label, rows[-1]["test_accuracy"]["mean"], flush=True)
+    return rows
+
+
+def few_labels(images: ImageSet, split: Split, weights: Path, seeds: int) -> list[dict[str, Any]]:
+    """Fine-tuning with few labels against scratch networks with the same labels and at least the same seconds."""
+    rows = []
+    for labels in LABELS:
+        part = fewer_labels(images, split, labels)
+        backbone = find_backbone(SMALL[0], weights)
+        tuned = fine_tune_recipe(SMALL[0], images).with_changes(epochs=small_fine_tune_epochs(labels))
+        winners = [_trial(images, part, tuned, backbone, seed) for seed in range(seeds)]
+        rows.append({"labels": labels, **_row(winners)})
+        seconds = rows[-1]["train_seconds"]
+        print(labels, tuned.name, rows[-1]["test_accuracy"]["mean"], rows[-1]["train_seconds"], flush=True)
+        for scratch, architecture in _scratch_opponents(images):
+            lengthened = _fit_to(seconds, scratch, architecture, images, part)
+            opponents = [_trial(images, part, lengthened, architecture, seed) for seed in range(seeds)]
+            rows.append({"labels": labels, **_row(opponents, winners)})
+            print(labels, lengthened.name, rows[-1]["test_accuracy"]["mean"], rows[-1]["train_seconds"], flush=True)
+    return rows
+
+
+def same_budget(images: ImageSet, split: Split, weights: Path) -> list[dict[str, Any]]:
+    """All labels, ten minutes of training for each."""
+    backbone = find_backbone(SMALL[0], weights)
+    tuned = _fit_to(BUDGET_SECONDS, fine_tune_recipe(SMALL[0], images), backbone, images, split, least=1)
+    winner = _trial(images, split, tuned, backbone, seed=0)
+    rows = [{"labels": len(split.train), **_row([winner])}]
+    print(tuned.name, rows[-1]["test_accuracy"]["mean"], rows[-1]["train_seconds"], flush=True)
+    for scratch, architecture in _scratch_opponents(images):
+        lengthened = _fit_to(BUDGET_SECONDS, scratch, architecture, images, split, least=1)
+        opponent = _trial(images, split, lengthened, architecture, seed=0)
+        rows.append({"labels": len(split.train), **_row([opponent], [winner])})
+        print(lengthened.name, rows[-1]["test_accuracy"]["mean"], rows[-1]["train_seconds"], flush=True)
+    return rows
+
+
+def _scratch_opponents(images: ImageSet) -> list[tuple[Recipe, Backbone | None]]:
+    """The default network from scratch, and the small backbone's own architecture with weights drawn anew."""
+    plain = scratch_recipe(images)
+    same = plain.with_changes(name=f"{SMALL[0]}-scratch", backbone=SMALL[0])
+    return [(plain, None), (same, untrained_backbone(SMALL[0]))]
+
+
+def _fit_to(
+    seconds: float, recipe: Recipe, backbone: Backbone | None, images: ImageSet, split: Split, least: int | None = None
+) -> Recipe:
+    """As many epochs as the seconds allow, at least the recipe's own (or `least`)."""
+    resolved = resolve_recipe(recipe, images, split, backbone, Overrides())
+    cost = predict_seconds(resolved, backbone, images, split, CPU)
+    epochs = int((seconds - cost.shared - cost.fixed) / cost.per_epoch)
+    return recipe.with_changes(epochs=max(epochs, recipe.epochs if least is None else least))
+
+
+def fewer_labels(images: ImageSet, split: Split, labels: int) -> Split:
+    """The same split with a stratified part of its training labels, and val a fifth of that (at most its own)."""
+    if labels >= len(split.train):
+        return split
+    classes = len(images.class_names)
+    train = draw_stratified(images.labels[split.train], classes, labels, generator(0, "benchmark", "train"))
+    wanted = min(max(labels // 5, 100), len(split.val))
+    val = draw_stratified(images.labels[split.val], classes, wanted, generator(0, "benchmark", "val"))
+    return replace(split, train=split.train[train], val=split.val[val])
+
+
+def _trial(images: ImageSet, split: Split, recipe: Recipe, backbone: Backbone | None, seed: int) -> TrialResult:
+    resolved = resolve_recipe(recipe, images, split, backbone, Overrides())
+    bench = Bench(images, split, CPU, SilentObserver())
+    with tempfile.TemporaryDirectory() as folder:
+        return run_trial(bench, resolved, backbone, seed, "benchmark", Path(folder)).result
+
+
+def _row(results: list[TrialResult], winners: list[TrialResult] | None = None) -> dict[str, Any]:
+    correct = np.stack([result.test_logits.argmax(1) == result.test_labels for result in results])
+    row: dict[str, Any] = {
+        "name": results[0].recipe.name,
+        "epochs": results[0].recipe.epochs,
+        "seeds": len(results),
+        "test_images": correct.shape[1],
+        "test_accuracy": asdict(bootstrap_accuracy(correct)),
+        "train_seconds": round(statistics.median(result.cost.train_seconds for result in results), 1),
+        "parts_of_seconds": {
+            part: round(statistics.median(getattr(result.cost, f"{part}_seconds") for result in results), 1)
+            for part in ("data", "features", "head", "network")
+        },
+    }
+    if winners is not None:
+        best = np.stack([result.test_logits.argmax(1) == result.test_labels for result in winners])
+        row["fine_tuned_minus_this"] = asdict(paired_difference(best, correct))
+    return row
+
+
+if __name__ == "__main__":
+    main()
