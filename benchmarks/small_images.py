@@ -1,6 +1,6 @@
 """The backbones that come with headstart against an ImageNet backbone and against training from scratch, on CIFAR-10.
 
-    python benchmarks/small_images.py --cifar10 DIR --weights DIR [--parts speed,probe,few,budget] [--seeds 3]
+    python benchmarks/small_images.py --cifar10 DIR --weights DIR [--parts speed,probe,taps,few,budget] [--seeds 3]
 
 DIR of CIFAR-10 has train/<class>/ and test/<class>/; DIR of weights has mobilenetv2_100.safetensors. Every part is one
 process on one machine; what is compared is measured in turns. Results go to `benchmarks/results/small_images.json` (a
@@ -9,6 +9,7 @@ part that is not asked for keeps what it had), table and figures of docs/small-i
 
 speed    images/s of the frozen features on the best engine and batch size of each, five rounds in turns, medians
 probe    linear probe on frozen features with 500, 5,000 and all labels, test accuracy on all 10,000 test images
+taps     the probe with 5,000 labels on parts of small32_m's features: which map, mean or maximum
 few      fine-tuning with 500 and 5,000 labels against scratch networks that get the same labels and at least the time
 budget   fine-tuning against scratch networks with all labels, ten minutes each
 """
@@ -18,8 +19,9 @@ import datetime
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +36,15 @@ from headstart.environment import describe_environment
 from headstart.files import read_json, write_json
 from headstart.models.backbones import Backbone, build_backbone, find_backbone, untrained_backbone
 from headstart.models.cost import complexity
+from headstart.models.small32 import FAMILY
 from headstart.randomness import generator
 from headstart.records import ImageSet, Preprocessing, Recipe, Split, TrialResult
 from headstart.study.observer import SilentObserver
 from headstart.study.planning import Overrides, backbone_preprocessing, predict_seconds, resolve_recipe
 from headstart.study.presets import fine_tune_recipe, probe_recipe, scratch_recipe, small_fine_tune_epochs
 from headstart.study.trial import Bench, run_trial
-from headstart.training.features import choose_forward
+from headstart.training.features import choose_forward, extract_features
+from headstart.training.probe import fit_probe
 
 RESULTS = Path(__file__).parent / "results" / "small_images.json"
 CPU = torch.device("cpu")
@@ -58,29 +62,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar10", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--parts", default="speed,probe,few,budget")
+    parser.add_argument("--parts", default="speed,probe,taps,few,budget")
     parser.add_argument("--seeds", type=int, default=3, help="of the part few")
     arguments = parser.parse_args()
     images = replace(load_images(str(arguments.cifar10)), mirror_safe=True)  # as for the built-in CIFAR-10
     split, _ = make_split(images)
     results: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {}
-    parts: dict[str, Callable[[], Any]] = {
+    parts: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
         "speed": lambda: speed(images, arguments.weights),
         "probe": lambda: probes(images, split, arguments.weights),
+        "taps": lambda: taps(images, split, arguments.weights),
         "few": lambda: few_labels(images, split, arguments.weights, arguments.seeds),
         "budget": lambda: same_budget(images, split, arguments.weights),
     }
+    RESULTS.parent.mkdir(exist_ok=True)
     for name in arguments.parts.split(","):
-        started = time.perf_counter()
+        started, rows = time.perf_counter(), []
         print(f"== {name}", flush=True)
-        results[name] = {
-            "rows": parts[name](),
-            "date": datetime.date.today().isoformat(),
-            "seconds": round(time.perf_counter() - started, 1),
-            "environment": describe_environment(CPU),
-        }
-        RESULTS.parent.mkdir(exist_ok=True)
-        write_json(RESULTS, results)
+        for row in parts[name]():
+            rows.append(row)
+            results[name] = {
+                "rows": rows,
+                "date": datetime.date.today().isoformat(),
+                "seconds": round(time.perf_counter() - started, 1),
+                "environment": describe_environment(CPU),
+            }
+            write_json(RESULTS, results)  # after each row: what is measured is not lost with what is interrupted
 
 
 def contenders(weights: Path) -> list[tuple[str, Backbone, Preprocessing]]:
@@ -144,45 +151,84 @@ def probes(images: ImageSet, split: Split, weights: Path) -> list[dict[str, Any]
     return rows
 
 
-def few_labels(images: ImageSet, split: Split, weights: Path, seeds: int) -> list[dict[str, Any]]:
-    """Fine-tuning with few labels against scratch networks with the same labels and at least the same seconds."""
+def taps(images: ImageSet, split: Split, weights: Path) -> list[dict[str, Any]]:
+    """The probe on parts of the features of the middle width."""
+    backbone = find_backbone(SMALL[0], weights)
+    features = extract_features(
+        images,
+        build_backbone(backbone),
+        f"{backbone.weights_sha256}",
+        backbone_preprocessing(backbone, 32),
+        device=CPU,
+        reporter=SilentObserver(),
+    ).values
+    middle, last = FAMILY[SMALL[0]][2:]
+    ends = np.cumsum([0, middle, middle, last, last])
+    columns = [np.arange(first, end) for first, end in pairwise(ends)]
+    part = fewer_labels(images, split, 5000)
     rows = []
+    for name, chosen in {
+        "last map, mean": [2],
+        "last map, mean and maximum": [2, 3],
+        "last two maps, mean": [0, 2],
+        "last two maps, mean and maximum": [0, 1, 2, 3],
+    }.items():
+        kept = np.asarray(features)[:, np.concatenate([columns[number] for number in chosen])]
+        head = fit_probe(
+            kept[part.train],
+            images.labels[part.train],
+            kept[part.val],
+            images.labels[part.val],
+            len(images.class_names),
+        )
+        correct = (head.logits(kept[part.test]).argmax(1) == images.labels[part.test])[None]
+        rows.append({"name": name, "features": kept.shape[1], "test_accuracy": asdict(bootstrap_accuracy(correct))})
+        print(name, rows[-1]["test_accuracy"]["mean"], flush=True)
+    return rows
+
+
+def few_labels(images: ImageSet, split: Split, weights: Path, seeds: int) -> Iterator[dict[str, Any]]:
+    """Fine-tuning with few labels against scratch networks with the same labels and at least the same seconds."""
     for labels in LABELS:
         part = fewer_labels(images, split, labels)
         backbone = find_backbone(SMALL[0], weights)
         tuned = fine_tune_recipe(SMALL[0], images).with_changes(epochs=small_fine_tune_epochs(labels))
         winners = [_trial(images, part, tuned, backbone, seed) for seed in range(seeds)]
-        rows.append({"labels": labels, **_row(winners)})
-        seconds = rows[-1]["train_seconds"]
-        print(labels, tuned.name, rows[-1]["test_accuracy"]["mean"], rows[-1]["train_seconds"], flush=True)
+        row = {"labels": labels, **_row(winners)}
+        seconds = row["train_seconds"]
+        print(labels, tuned.name, row["test_accuracy"]["mean"], seconds, flush=True)
+        yield row
         for scratch, architecture in _scratch_opponents(images):
             lengthened = _fit_to(seconds, scratch, architecture, images, part)
             opponents = [_trial(images, part, lengthened, architecture, seed) for seed in range(seeds)]
-            rows.append({"labels": labels, **_row(opponents, winners)})
-            print(labels, lengthened.name, rows[-1]["test_accuracy"]["mean"], rows[-1]["train_seconds"], flush=True)
-    return rows
+            yield _against(labels, opponents, winners)
 
 
-def same_budget(images: ImageSet, split: Split, weights: Path) -> list[dict[str, Any]]:
+def same_budget(images: ImageSet, split: Split, weights: Path) -> Iterator[dict[str, Any]]:
     """All labels, ten minutes of training for each."""
     backbone = find_backbone(SMALL[0], weights)
     tuned = _fit_to(BUDGET_SECONDS, fine_tune_recipe(SMALL[0], images), backbone, images, split, least=1)
     winner = _trial(images, split, tuned, backbone, seed=0)
-    rows = [{"labels": len(split.train), **_row([winner])}]
-    print(tuned.name, rows[-1]["test_accuracy"]["mean"], rows[-1]["train_seconds"], flush=True)
+    row = {"labels": len(split.train), **_row([winner])}
+    print(tuned.name, row["test_accuracy"]["mean"], row["train_seconds"], flush=True)
+    yield row
     for scratch, architecture in _scratch_opponents(images):
         lengthened = _fit_to(BUDGET_SECONDS, scratch, architecture, images, split, least=1)
         opponent = _trial(images, split, lengthened, architecture, seed=0)
-        rows.append({"labels": len(split.train), **_row([opponent], [winner])})
-        print(lengthened.name, rows[-1]["test_accuracy"]["mean"], rows[-1]["train_seconds"], flush=True)
-    return rows
+        yield _against(len(split.train), [opponent], [winner])
+
+
+def _against(labels: int, opponents: list[TrialResult], winners: list[TrialResult]) -> dict[str, Any]:
+    row = {"labels": labels, **_row(opponents, winners)}
+    print(labels, row["name"], row["test_accuracy"]["mean"], row["train_seconds"], flush=True)
+    return row
 
 
 def _scratch_opponents(images: ImageSet) -> list[tuple[Recipe, Backbone | None]]:
-    """The default network from scratch, and the small backbone's own architecture with weights drawn anew."""
+    """The small backbone's own architecture with weights drawn anew, and the default network from scratch."""
     plain = scratch_recipe(images)
     same = plain.with_changes(name=f"{SMALL[0]}-scratch", backbone=SMALL[0])
-    return [(plain, None), (same, untrained_backbone(SMALL[0]))]
+    return [(same, untrained_backbone(SMALL[0])), (plain, None)]
 
 
 def _fit_to(

@@ -30,6 +30,7 @@ def main() -> None:
     for name, table in {
         "speed": speed_table(results),
         "probe": probe_table(results),
+        "taps": taps_table(results),
         "few": fine_tuning_table(results["few"]),
         "budget": fine_tuning_table(results["budget"]),
         "machine": machine(results),
@@ -71,6 +72,13 @@ def probe_table(results: dict[str, Any]) -> str:
             _interval(next(row for row in rows if (row["name"], row["labels"]) == (name, count))) for count in labels
         ]
         lines.append(f"| {name.replace('@', ' @ ')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def taps_table(results: dict[str, Any]) -> str:
+    """Probe accuracy by what the features are pooled from."""
+    lines = ["| features of `small32_m` | width | probe with 5,000 labels |", "|---|---|---|"]
+    lines += [f"| {row['name']} | {row['features']} | {_interval(row)} |" for row in results["taps"]["rows"]]
     return "\n".join(lines)
 
 
@@ -141,7 +149,9 @@ def _few_labels(results: dict[str, Any]) -> None:
     figure, axes = plt.subplots(figsize=(6.4, 3.6))
     for number, name in enumerate(names):
         for place, count in enumerate(labels):
-            row = next(row for row in rows if (row["name"], row["labels"]) == (name, count))
+            row = next((row for row in rows if (row["name"], row["labels"]) == (name, count)), None)
+            if row is None:
+                continue
             accuracy = row["test_accuracy"]
             x = place + (number - (len(names) - 1) / 2) * 0.26
             axes.bar(

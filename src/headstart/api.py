@@ -1,4 +1,4 @@
-"""The public Python functions: `compare`, `load`, `rebuild_report`, `pretrain`. The command line calls these and prints."""
+"""The public Python functions: `compare`, `diagnose`, `pretrain`, `load`, `rebuild_report`. The command line calls these and prints."""
 
 import re
 from collections.abc import Sequence
@@ -177,7 +177,7 @@ def pretrain(
     epochs: int | None = None,
     budget: str | float | None = None,
     batch_size: int = 128,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 0.1,
     mixup: float = 0.0,
     augmentation: Augmentation | None = None,
     title: str = "",

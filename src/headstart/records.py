@@ -18,7 +18,7 @@ Kind = Literal["scratch", "probe", "finetune", "majority", "random-features"]
 Augmentation = Literal["none", "shift", "shift-flip", "crop", "crop-flip"]
 Head = Literal["convex", "gradient"]
 Unfreeze = Literal["last", "all"]
-OptimizerName = Literal["adam", "adamw", "sgd"]
+OptimizerName = Literal["adam", "adamw", "sgd", "muon"]
 ScheduleName = Literal["constant", "cosine", "one-cycle"]
 FitVerdict = Literal["overfits", "underfits", "sound"]
 

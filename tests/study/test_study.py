@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from headstart.bundle import load_bundle
 from headstart.errors import RunError, UsageError
+from headstart.models.backbones import find_backbone
 from headstart.records import NotRun, Recipe, TrialResult, trial_identity
 from headstart.study.ledger import Ledger, list_runs, open_run
 from headstart.study.observer import SilentObserver
@@ -185,6 +186,32 @@ def test_without_weights_the_transfer_recipes_are_set_aside_with_the_reason(
         (f"{TINY}-finetune", "no-weights"),
     ]
     assert f"put {TINY}.safetensors" in outcome.not_run[0].detail
+
+
+def test_small_images_have_a_backbone_without_network_or_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.models.backbones._create_from_hub", _no_network)
+    outcome, notes = _run(_request(tmp_path, backbones=(), weights_dir=None, input_size=None))
+    names = ["cnn", "small32_m-probe", "small32_m-finetune", "random-features-small32_m", "majority"]
+    assert notes.ran == names
+    # The ImageNet backbone would have taken part if it could be had: one line, not one for each of its recipes.
+    assert [(missing.name, missing.reason) for missing in outcome.not_run] == [("mobilenetv2_100", "no-weights")]
+    probe = outcome.recipes[1].planned.recipe
+    assert probe.preprocessing is not None
+    assert probe.preprocessing.input_size == 32
+    assert probe.weights_sha256 == find_backbone("small32_m").weights_sha256
+
+
+def test_an_architecture_can_be_trained_from_scratch(tmp_path: Path) -> None:
+    fresh = Recipe(name="fresh", kind="scratch", backbone=TINY, epochs=1, batch_size=32, learning_rate=1e-3)
+    outcome, _ = _run(_request(tmp_path, recipes=(fresh,), input_size=None))
+    result = outcome.recipes[0].results[0]
+    assert result.recipe.weights_sha256 is None
+    assert result.cost.parameters_trained == result.cost.parameters > 200_000
+    bundle = load_bundle(outcome.ledger.trial_folder(result.identity))
+    probabilities = bundle.probabilities(outcome.images.images[result.test_indices])
+    assert (probabilities.argmax(1) == result.test_logits.argmax(1)).all()
 
 
 def _no_network(name: str) -> torch.nn.Module:

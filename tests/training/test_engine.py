@@ -111,7 +111,7 @@ def test_same_seed_same_bytes_another_seed_differs(tmp_path: Path) -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "muon"])
 @pytest.mark.parametrize("killed_in", [1, 2, 3])
 def test_a_killed_training_ends_like_one_that_was_not(tmp_path: Path, optimizer: Any, killed_in: int) -> None:
     recipe = RECIPE.with_changes(optimizer=optimizer, reduce_on_plateau_patience=1, early_stopping_patience=3)

@@ -1,5 +1,6 @@
 """How a study tells what it does: the command line draws it, a script may ignore it."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from headstart.records import DuplicateReport, ImageSet, NotRun, Recipe, Split, TrialResult
@@ -55,3 +56,17 @@ class SilentObserver:
 
     def trial_failed(self, missing: NotRun) -> None:
         """Ignore it."""
+
+
+def decoding_progress(observer: Observer) -> Callable[[int, int], None]:
+    """A callback for `load_images` that announces the stage once there is something to decode."""
+    announced = False
+
+    def progress(done: int, total: int) -> None:
+        nonlocal announced
+        if not announced:
+            observer.stage("decoding", total)
+            announced = True
+        observer.advance(done)
+
+    return progress

@@ -154,7 +154,8 @@ def named_recipe(name: str, images: ImageSet, backbones: list[str]) -> Recipe:
     """
     if name.endswith(".toml"):
         return read_recipe(Path(name))
-    known = {recipe.name: recipe for recipe in [*default_recipes(images, backbones), *classroom_recipes(backbones[0])]}
+    classroom = [recipe for backbone in backbones for recipe in classroom_recipes(backbone)]
+    known = {recipe.name: recipe for recipe in [*default_recipes(images, backbones), *classroom]}
     if name not in known:
         raise UsageError(f"There is no recipe {name!r}. Known here: {', '.join(known)}, or the path of a .toml file.")
     return known[name]

@@ -29,7 +29,7 @@ from headstart.models.weights import WeightsFile, hash_of_state, read_weights_fi
 from headstart.randomness import derive_seed, generator
 from headstart.records import Augmentation, ImageSet, Indices, Preprocessing, Recipe, Split
 from headstart.study.model_card import model_card
-from headstart.study.observer import Observer
+from headstart.study.observer import Observer, decoding_progress
 from headstart.study.planning import backbone_preprocessing, channel_contract, time_steps
 from headstart.training.batches import ImageBatches
 from headstart.training.callbacks import Callback, HistoryLogger
@@ -64,7 +64,7 @@ class PretrainRequest:
     epochs: int | None = None
     budget_seconds: float | None = None
     batch_size: int = 128
-    learning_rate: float = 3e-3
+    learning_rate: float = 0.1
     mixup: float = 0.0
     augmentation: Augmentation | None = None
     title: str = ""
@@ -103,8 +103,10 @@ def run_pretraining(request: PretrainRequest, device: torch.device, observer: Ob
         RunError: the file is there already and was made otherwise, or another process is at it.
     """
     _validate(request)
-    images = load_images(request.data, limit=request.limit, seed=request.seed, progress=_decoding_progress(observer))
+    images = load_images(request.data, limit=request.limit, seed=request.seed, progress=decoding_progress(observer))
     train, val = _train_and_val(images, request.seed)
+    # Loaded before hours of training: what cannot be judged on must not be found out after them.
+    judges = [load_images(source, progress=decoding_progress(observer)) for source in request.judges]
     teacher = find_backbone(request.teacher, request.weights_dir) if request.teacher else None
     recipe = _recipe(request, images, train, teacher)
     folder = request.path.with_suffix(".pretraining")
@@ -132,7 +134,7 @@ def run_pretraining(request: PretrainRequest, device: torch.device, observer: Ob
         # Judged as it will be used: from the file, with the precision that it has there.
         draft = folder / "unjudged.safetensors"
         write_weights_file(draft, request.architecture, backbone_state, recipe.preprocessing, metadata)
-        judged = [_judge(source, draft, images, train, device, observer) for source in request.judges]
+        judged = [_judge(judge, draft, images, train, device, observer) for judge in judges]
         metadata["judged"] = json.dumps(judged, ensure_ascii=False)
         card = model_card(metadata, recipe, fitted, describe_environment(device), command)
         write_text(_card_path(request), card)
@@ -204,7 +206,7 @@ def _recipe(request: PretrainRequest, images: ImageSet, train: Indices, teacher:
         augmentation=request.augmentation or ("crop-flip" if images.mirror_safe else "crop"),
         epochs=request.epochs or DEFAULT_EPOCHS,
         batch_size=request.batch_size,
-        optimizer="adamw",
+        optimizer="muon",
         learning_rate=request.learning_rate,
         weight_decay=0.02,
         schedule="one-cycle",
@@ -364,10 +366,9 @@ def _metadata(
 
 
 def _judge(
-    source: str, weights: Path, pretrained_on: ImageSet, train: Indices, device: torch.device, observer: Observer
+    images: ImageSet, weights: Path, pretrained_on: ImageSet, train: Indices, device: torch.device, observer: Observer
 ) -> dict[str, Any]:
     """A linear probe on a data set that took no part in the training, and near duplicates between the two."""
-    images = load_images(source, progress=_decoding_progress(observer))
     split, _ = make_split(images)
     few = _few_labels(images, split)
     backbone = find_backbone(str(weights))
@@ -419,16 +420,3 @@ def _few_labels(images: ImageSet, split: Split) -> Split:
 
 def _card_path(request: PretrainRequest) -> Path:
     return request.path.with_suffix(".md")
-
-
-def _decoding_progress(observer: Observer) -> Any:
-    announced = False
-
-    def progress(done: int, total: int) -> None:
-        nonlocal announced
-        if not announced:
-            observer.stage("decoding", total)
-            announced = True
-        observer.advance(done)
-
-    return progress

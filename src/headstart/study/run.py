@@ -25,7 +25,7 @@ from headstart.records import (
     trial_identity,
 )
 from headstart.study.ledger import Ledger, open_run, recipe_from_json
-from headstart.study.observer import Observer
+from headstart.study.observer import Observer, decoding_progress
 from headstart.study.planning import Overrides, Plan, PlannedRecipe, make_plan, resolve_recipe
 from headstart.study.presets import (
     DEFAULT_BACKBONE,
@@ -113,7 +113,7 @@ def run_study(
         request.data,
         limit=request.limit,
         seed=request.split_seed,
-        progress=_decoding_progress(observer),
+        progress=decoding_progress(observer),
     )
     split, duplicates = make_split(
         images,
@@ -239,7 +239,7 @@ def _request_record(
     weights = {backbone.name: backbone.weights_sha256 for _, backbone in usable if backbone is not None}
     record: dict[str, Any] = {
         "data": images.fingerprint,
-        "recipes": [_as_json(recipe) for recipe in recipes],
+        "recipes": [recipe_to_json(recipe) for recipe in recipes],
         "weights": weights,
         "callbacks": list(callbacks),
     }
@@ -247,7 +247,7 @@ def _request_record(
     return record | {key: value for key, value in asdict(request).items() if key not in left_out}
 
 
-def _as_json(recipe: Recipe) -> dict[str, Any]:
+def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
     """A recipe with lists for tuples, as it comes back from a JSON file."""
     settings = asdict(recipe)
     settings["callbacks"] = list(recipe.callbacks)
@@ -289,7 +289,7 @@ def _plan_to_json(plan: Plan) -> dict[str, Any]:
     return {
         "recipes": [
             {
-                "recipe": _as_json(planned.recipe),
+                "recipe": recipe_to_json(planned.recipe),
                 "seeds": list(planned.seeds),
                 "seconds_per_seed": planned.seconds_per_seed,
             }
@@ -334,12 +334,9 @@ def _run_trials(
         for seed in planned.seeds:
             number += 1
             observer.trial_begins(planned.recipe, seed, number, total)
-            identity = trial_identity(planned.recipe, bench.images.fingerprint, bench.split, seed)
-            was_done = ledger.is_done(identity)
             try:
-                if not was_done:
-                    _run_and_save(planned, bench, ledger, seed, identity)
-                results.append(ledger.load(identity))
+                result, was_done = finished_trial(planned.recipe, planned.backbone, bench, ledger, seed)
+                results.append(result)
             except (HeadstartError, MemoryError, torch.OutOfMemoryError) as error:
                 failed.append(NotRun(planned.recipe.name, "failed", f"seed {seed}: {type(error).__name__}: {error}"))
                 observer.trial_failed(failed[-1])
@@ -350,31 +347,28 @@ def _run_trials(
     return outcomes, failed
 
 
-def _run_and_save(planned: PlannedRecipe, bench: Bench, ledger: Ledger, seed: int, identity: str) -> None:
-    folder = ledger.trial_folder(identity)
-    finished = run_trial(bench, planned.recipe, planned.backbone, seed, identity, folder)
-    preprocessing = planned.recipe.preprocessing
-    if preprocessing is not None:
-        save_bundle(
-            folder,
-            finished.network,
-            finished.spec,
-            preprocessing,
-            bench.images.class_names,
-            bench.images.canvas,
-            planned.recipe.name,
-        )
-    ledger.save(finished.result)
+def finished_trial(
+    recipe: Recipe, backbone: Backbone | None, bench: Bench, ledger: Ledger, seed: int
+) -> tuple[TrialResult, bool]:
+    """Run a resolved recipe with one seed and save it, or read its result where that was done before.
 
-
-def _decoding_progress(observer: Observer) -> Any:
-    announced = False
-
-    def progress(done: int, total: int) -> None:
-        nonlocal announced
-        if not announced:
-            observer.stage("decoding", total)
-            announced = True
-        observer.advance(done)
-
-    return progress
+    Returns:
+        The result, and whether it was there already.
+    """
+    identity = trial_identity(recipe, bench.images.fingerprint, bench.split, seed)
+    was_done = ledger.is_done(identity)
+    if not was_done:
+        folder = ledger.trial_folder(identity)
+        finished = run_trial(bench, recipe, backbone, seed, identity, folder)
+        if recipe.preprocessing is not None:
+            save_bundle(
+                folder,
+                finished.network,
+                finished.spec,
+                recipe.preprocessing,
+                bench.images.class_names,
+                bench.images.canvas,
+                recipe.name,
+            )
+        ledger.save(finished.result)
+    return ledger.load(identity), was_done

@@ -26,6 +26,7 @@ from headstart.training.averaging import WeightAverage
 from headstart.training.batches import Batches
 from headstart.training.callbacks import Callback, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
 from headstart.training.checkpoint import load_checkpoint, save_checkpoint
+from headstart.training.muon import Muon, muon_groups
 from headstart.training.schedules import SCHEDULES
 
 _EVALUATION_BATCH = 256  # chosen: fits the cache with small images, amortises the call overhead
@@ -235,6 +236,8 @@ def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
     groups = parameter_groups(network, recipe.learning_rate, recipe.layer_decay)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "muon":
+        return Muon(muon_groups(network, groups), weight_decay=recipe.weight_decay)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
     return torch.optim.Adam(groups, weight_decay=recipe.weight_decay)

@@ -25,6 +25,7 @@ L2_PATH = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 _GIVE_UP_AFTER = 2
 _MAX_ITERATIONS = 200  # chosen: enough to converge on standardised features (gradient below 1e-5)
 _GRADIENT_TOLERANCE = 1e-5
+_APART = 1e-9
 _SMALLEST_DEVIATION = 1e-6  # a feature that never moves says nothing; it must not be divided by zero
 
 
@@ -94,8 +95,10 @@ def fit_probe(
 
 def _principal_axes(standardised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Variances `(D,)` and orthonormal axes `(D, D)` of the features. A rotation leaves the penalty as it is."""
-    gram = standardised.T @ standardised / len(standardised)
-    variances, axes = torch.linalg.eigh(gram.double())
+    gram = (standardised.T @ standardised / len(standardised)).double()
+    # Many directions without any variance make LAPACK give up now and then; a billionth of the mean variance sets them apart.
+    gram.diagonal().add_(_APART * max(float(gram.diagonal().mean()), _SMALLEST_DEVIATION))
+    variances, axes = torch.linalg.eigh(gram)
     return variances.clamp(min=0).float(), axes.float()
 
 
