@@ -1,11 +1,10 @@
 """From the content of `results.json` to a document: which sections there are, and in which order."""
 
-import datetime
 from pathlib import Path
 from typing import Any
 
 from headstart.report.document import Block, Document
-from headstart.report.language import Texts
+from headstart.report.language import Texts, written_moment
 from headstart.report.sections.classes import classes_section, confusion_section
 from headstart.report.sections.cost import cost_section
 from headstart.report.sections.data import data_section
@@ -49,18 +48,10 @@ def build_document(results: dict[str, Any], language: str, run_folder: Path) -> 
     return Document(
         title=texts.get("document.title", name=results["name"]),
         subtitle=texts.get(
-            "document.subtitle", version=results["headstart_version"], created=_moment(results["created"])
+            "document.subtitle", version=results["headstart_version"], created=written_moment(results["created"])
         ),
         language=texts.language,
         contents_title=texts.get("document.contents"),
         skip=texts.get("document.skip"),
         blocks=tuple(blocks),
     )
-
-
-def _moment(created: str) -> str:
-    """Write an ISO 8601 moment as date and time in UTC, which reads alike in every language."""
-    moment = datetime.datetime.fromisoformat(created)
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(datetime.UTC)
-    return f"{moment:%Y-%m-%d %H:%M} UTC"

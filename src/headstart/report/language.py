@@ -1,5 +1,6 @@
 """What users read, in their language: texts from `text/*.toml`, and numbers written the way that language writes them."""
 
+import datetime
 import os
 import string
 import tomllib
@@ -49,6 +50,18 @@ def resolve_language(requested: str | None) -> str:
             language = _language_of(value)
             return language if language in LANGUAGES else "en"
     return "en"
+
+
+def written_moment(created: str) -> str:
+    """Write an ISO 8601 moment as date and time in UTC, which reads alike in every language.
+
+    >>> written_moment("2026-03-02T10:41:07+01:00")
+    '2026-03-02 09:41 UTC'
+    """
+    moment = datetime.datetime.fromisoformat(created)
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(datetime.UTC)
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def compare_languages() -> list[str]:
@@ -109,6 +122,10 @@ class Texts:
     def has(self, key: str) -> bool:
         """Whether there is a text of this key."""
         return key in self._texts
+
+    def placeholders(self, key: str) -> set[str]:
+        """The names of the values that a text needs."""
+        return _placeholders(self._template(key))
 
     def named(self, section: str, code: str) -> str:
         """Return the text of a code, or the code itself if it is newer than these texts."""

@@ -3,6 +3,7 @@
 import base64
 import html
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,7 +20,14 @@ from headstart.report.sections.source import Source
 from headstart.report.sections.verdict import verdict_section
 from headstart.report.terminal import comparison_table, verdict_text
 
-__all__ = ["comparison_table", "render_html", "render_markdown", "render_summary_html", "verdict_text"]
+__all__ = [
+    "comparison_table",
+    "render_fragment",
+    "render_html",
+    "render_markdown",
+    "render_summary_html",
+    "verdict_text",
+]
 
 _SMALL_PIXELS = 100  # chosen: images shown larger than they are keep their pixels sharp
 
@@ -48,7 +56,12 @@ def render_summary_html(results: dict[str, Any], language: str) -> str:
     content: list[Block] = verdict_section(source)[1:2]
     if results["recipes"]:
         content.append(side_section(source, differences=False)[1])
-    return _environment().get_template("summary.html.j2").render(content=content, language=source.texts.language)
+    return render_fragment(content, source.texts.language)
+
+
+def render_fragment(content: Sequence[Block], language: str) -> str:
+    """Write blocks as an HTML fragment without style, for a notebook."""
+    return _environment().get_template("summary.html.j2").render(content=list(content), language=language)
 
 
 @cache

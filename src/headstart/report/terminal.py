@@ -38,7 +38,7 @@ def comparison_table(results: dict[str, Any], texts: Texts) -> Table:
     for recipe in results["recipes"]:
         style = "bold" if recipe["name"] == best else "dim" if recipe["control"] else ""
         cells = (
-            _printable(recipe["name"]),
+            printable(recipe["name"]),
             texts.share_interval(recipe["test_accuracy"]),
             texts.signed_points(recipe["train_val_gap"]["mean"]),
             texts.named("fit", recipe["fit_verdict"]),
@@ -50,9 +50,9 @@ def comparison_table(results: dict[str, Any], texts: Texts) -> Table:
 
 def verdict_text(results: dict[str, Any], texts: Texts) -> Text:
     """Write the verdict's sentence for a terminal; nothing in it is read as markup."""
-    return Text(_printable(verdict_statement(results["verdict"], texts)), style="bold")
+    return Text(printable(verdict_statement(results["verdict"], texts)), style="bold")
 
 
-def _printable(text: str) -> str:
-    """A name could hold escape sequences that a terminal obeys; they are shown as spaces."""
+def printable(text: str) -> str:
+    """Put spaces for what is not printable: a name could hold escape sequences that a terminal obeys."""
     return "".join(c if c.isprintable() or c == "\u00a0" else " " for c in text)

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from headstart.errors import RunError
 from headstart.files import read_json, write_text
 from headstart.records import RESULTS_SCHEMA_VERSION
 from headstart.report.build import build_document
+from headstart.report.document import Document
 from headstart.report.render import render_html, render_markdown
 
 
@@ -32,20 +34,36 @@ def write_report(run_folder: Path, language: str) -> ReportPaths:
         RunError: there is no `results.json`, or it cannot be read by this version.
         UsageError: there are no texts in that language.
     """
-    path = run_folder / "results.json"
-    results = read_json(path)
-    version = results.get("schema_version") if isinstance(results, dict) else None
-    if not isinstance(version, int):
+    results = read_versioned(run_folder / "results.json", RESULTS_SCHEMA_VERSION, again="Run the comparison again")
+    return write_document(build_document(results, language, run_folder), run_folder)
+
+
+def read_versioned(path: Path, newest: int, *, again: str) -> dict[str, Any]:
+    """Read what a report is made from, if this version can.
+
+    Args:
+        path: of a JSON file with a `schema_version`.
+        newest: schema version that is understood.
+        again: the advice for a file that is none of ours.
+
+    Raises:
+        RunError: the file is missing, is none of ours, or was written by a newer headstart.
+    """
+    content = read_json(path)
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not isinstance(version, int):
+        raise RunError(f"{path} is not a results file of headstart: it has no schema_version. {again}.")
+    if version > newest:
         raise RunError(
-            f"{path} is not a results file of headstart: it has no schema_version. Run the comparison again."
+            f"{path} has schema version {version}, written by headstart {content.get('headstart_version', '?')}; "
+            f"this headstart reads up to {newest}. Upgrade headstart and build the report again."
         )
-    if version > RESULTS_SCHEMA_VERSION:
-        raise RunError(
-            f"{path} has schema version {version}, written by headstart {results.get('headstart_version', '?')}; "
-            f"this headstart reads up to {RESULTS_SCHEMA_VERSION}. Upgrade headstart and build the report again."
-        )
-    document = build_document(results, language, run_folder)
-    paths = ReportPaths(run_folder / "report.html", run_folder / "report.md")
+    return content
+
+
+def write_document(document: Document, folder: Path) -> ReportPaths:
+    """Write a document into a folder as `report.html`, `report.md` and the figures of the latter."""
+    paths = ReportPaths(folder / "report.html", folder / "report.md")
     write_text(paths.html, render_html(document))
-    write_text(paths.markdown, render_markdown(document, run_folder / "figures"))
+    write_text(paths.markdown, render_markdown(document, folder / "figures"))
     return paths

@@ -1,0 +1,163 @@
+"""A diagnosis in words: the verdict's sentence, the evidence of a cause, a repair; from the codes and values of `diagnosis.json`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from headstart.report.document import Inline, code, plain, plain_text, strong
+from headstart.report.language import Texts
+
+CONFIDENCE = 0.95
+"""Of every interval in `diagnosis.json`."""
+
+_SHARES = frozenset(
+    {"share", "accuracy", "permuted", "probe", "random", "scratch", "head", "train", "val", "fit"}
+)  # of one, written as percentages
+_DIGITS = 3  # chosen: significant digits of a pixel value, a loss or a distance
+_SMALLEST = 1e-4  # chosen: what is smaller is only said to be smaller
+_SAID_OF = {"suspected-only": "suspected"}  # the status of the causes that a verdict names
+_CAUSES_NAMED = 4  # chosen: a sentence with more numbers is not read to its end
+
+Record = Mapping[str, Any]
+
+
+def diagnosis_statement(record: Record, texts: Texts) -> str:
+    """Say the verdict of a diagnosis in one sentence.
+
+    Args:
+        record: the content of `diagnosis.json`; the statement that it holds is not read.
+        texts: of the language to say it in.
+    """
+    return plain_text(rich_diagnosis_statement(record, texts))
+
+
+def rich_diagnosis_statement(record: Record, texts: Texts) -> Inline:
+    """Say the verdict of a diagnosis in one sentence, with the name of what was diagnosed emphasised."""
+    verdict, accuracy = record["verdict"]["code"], record["accuracy"]
+    values: dict[str, Inline | str] = {
+        "name": strong(record["subject"]["name"]),
+        "failing": texts.percent(accuracy["failing"]),
+        "cleared": texts.count(len(of_status(record, "cleared"))),
+        "unseen": texts.count(len(of_status(record, "could-not-look"))),
+        "total": texts.count(len(record["causes"])),
+        "causes": texts.listing([lost_to(cause, texts) for cause in of_status(record, _SAID_OF.get(verdict, verdict))]),
+    }
+    if accuracy["repaired"] is not None:
+        values["repaired"] = texts.percent(accuracy["repaired"])
+    if verdict == "proved":
+        return _proved(record, texts, values)
+    if verdict == "domain-gap" and "repaired" in values:
+        verdict = "domain-gap-repaired"
+    return texts.rich(f"diagnosis_verdict.{verdict}", **values)
+
+
+def of_status(record: Record, *statuses: str) -> list[dict[str, Any]]:
+    """The causes of these statuses, by weight."""
+    return [cause for cause in record["causes"] if cause["status"] in statuses]
+
+
+def cause_title(record: Record, number: int, texts: Texts) -> str:
+    """Name a cause by its number; one that the record does not list is named by the number."""
+    name = next((cause["name"] for cause in record["causes"] if cause["id"] == number), str(number))
+    return texts.named("diagnosis_cause", name)
+
+
+def lost_to(cause: Record, texts: Texts) -> str:
+    """Name a cause as what points are lost to: "the input size"."""
+    return texts.named("diagnosis_lost_to", cause["name"])
+
+
+def evidence(cause: Record, texts: Texts) -> Inline:
+    """Say what was seen of a cause, what its repair brought where it was cleared so, and what else it could be."""
+    said = coded("diagnosis_evidence", cause["evidence"], texts)
+    if cause["status"] == "cleared" and cause["points"] is not None:
+        points = texts.difference_interval(as_shares(cause["points"]))
+        said += plain(" ") + texts.rich("diagnosis.cleared_points", points=points)
+    return said
+
+
+def coded(section: str, entry: Record, texts: Texts) -> Inline:
+    """Write `{"code", "values"}` as the text of its code; a code newer than these texts is shown as it is."""
+    key = f"{section}.{entry['code']}"
+    if not texts.has(key):
+        return code(entry["code"])
+    values = {name: written(name, value, texts) for name, value in entry["values"].items()}
+    missing = {name: plain(texts.get("diagnosis.unknown")) for name in texts.placeholders(key) - values.keys()}
+    return texts.rich(key, **values, **missing)
+
+
+def written(name: str, value: Any, texts: Texts) -> Inline:
+    """Write one measured value, by its name and type."""
+    if value is None:
+        return plain(texts.get("diagnosis.unknown"))
+    if isinstance(value, Mapping):
+        return plain(texts.share_interval(value))
+    if isinstance(value, list | tuple):
+        return plain(texts.listing([plain_text(written(name, item, texts)) for item in value]))
+    if isinstance(value, str):
+        return code(value)
+    return plain(texts.percent(value) if name in _SHARES else number(value, texts))
+
+
+def number(value: float, texts: Texts) -> str:
+    """Write a number with three significant digits, whole numbers whole.
+
+    >>> number(-2.1179, Texts("en")), number(255.0, Texts("en")), number(0.48501, Texts("es"))
+    ('−2.12', '255', '0,485')
+    """
+    if value == round(value):
+        return texts.decimal(value, 0)
+    if abs(value) < _SMALLEST:
+        return f"<\u00a0{texts.decimal(_SMALLEST, 4)}"
+    digits, exponent = f"{abs(value):.{_DIGITS - 1}e}".split("e")
+    return texts.decimal(value, max(0, len(digits.replace(".", "").rstrip("0")) - 1 - int(exponent)))
+
+
+def as_shares(points: Record) -> dict[str, float]:
+    """Turn an interval of percentage points into one of shares, which is what the texts write."""
+    return {end: points[end] / 100 for end in ("mean", "low", "high")}
+
+
+def bare_interval(points: Record, texts: Texts) -> str:
+    """Write the ends of an interval of points: "[50.1, 53.9]"."""
+    ends = texts.listing([texts.decimal(points[end], 1) for end in ("low", "high")])
+    return f"[{ends}]".replace(" ", "\u00a0")
+
+
+def accuracy_interval(share: float | None, interval: Record | None, texts: Texts) -> str:
+    """Write an accuracy with its interval if there is one."""
+    if interval is not None:
+        return texts.share_interval(interval)
+    return texts.percent(share) if share is not None else texts.get("diagnosis.unknown")
+
+
+def _proved(record: Record, texts: Texts, values: dict[str, Inline | str]) -> Inline:
+    """Name what every proved cause costs, the largest first."""
+    proved = of_status(record, "proved")
+    measured = [cause for cause in proved if cause["points"] is not None]
+    others = [cause for cause in proved if cause["points"] is None]
+    key = "diagnosis_verdict.proved" if "repaired" in values else "diagnosis_verdict.proved-not-repaired"
+    if not measured:
+        return texts.rich(f"{key}-without-points", **values)
+    lost = [cause for cause in measured if cause["points"]["mean"] >= 0]
+    parts = [_loss(cause, "lost_next" if position else "lost_first", texts) for position, cause in enumerate(lost)]
+    parts += [_loss(cause, "undeserved", texts) for cause in measured if cause["points"]["mean"] < 0]
+    if len(parts) > _CAUSES_NAMED:
+        more = texts.many("diagnosis.causes", len(parts) - _CAUSES_NAMED)
+        parts = [*parts[:_CAUSES_NAMED], texts.get("diagnosis.more_causes", causes=more)]
+    said = texts.rich(key, losses=texts.listing(parts), **values)
+    if others:
+        names = texts.listing([lost_to(cause, texts) for cause in others])
+        said += plain(" ") + texts.rich("diagnosis.also_proved", causes=names)
+    return said
+
+
+def _loss(cause: Record, key: str, texts: Texts) -> str:
+    points = cause["points"]
+    if points["mean"] < 0:
+        points = {"mean": -points["mean"], "low": -points["high"], "high": -points["low"]}
+    return texts.get(
+        f"diagnosis.{key}",
+        points=texts.decimal(points["mean"], 1),
+        cause=lost_to(cause, texts),
+        interval=bare_interval(points, texts),
+    )

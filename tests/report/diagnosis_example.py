@@ -1,0 +1,365 @@
+"""Diagnoses as `headstart diagnose` would write them: the class exercise, a healthy one, many causes, a user's module."""
+
+import copy
+import hashlib
+from typing import Any
+
+CATALOGUE = (
+    *("input-size", "padding", "pixel-range", "double-scaling", "channel-order", "train-serve-mismatch"),
+    *("interpolation", "batch-norm-training", "batch-norm-overwritten", "batch-norm-domain", "learning-rate"),
+    *("optimizer-misses-parameters", "weights-not-loaded", "loss-activation", "label-order", "duplicates"),
+    *("test-used-for-selection", "pretraining-overlap", "cached-augmentation", "domain-gap", "underfit-head"),
+    *("overfit", "unfair-scratch"),
+)
+"""Names of the causes by number, from 1."""
+
+EVIDENCE: dict[str, dict[str, Any]] = {
+    "small-input": {"size": 32, "native": 224, "wanted": 128, "map": 1},
+    "enough-input": {"size": 128, "map": 4},
+    "constant-borders": {"share": 0.8163},
+    "no-borders": {},
+    "other-range": {"low": 0.0, "high": 1.0, "expected_low": -2.1179, "expected_high": 2.64},
+    "right-range": {"low": -1.0, "high": 1.0},
+    "scaled-twice": {"low": -1.0, "high": -0.99216, "expected_low": -1.0, "expected_high": 1.0},
+    "scaled-once": {},
+    "channels-swapped": {"order": "BGR"},
+    "channels-in-order": {},
+    "paths-differ": {"difference": 0.0412},
+    "paths-equal": {},
+    "one-path": {},
+    "other-interpolation": {"found": "nearest", "expected": "bicubic"},
+    "same-interpolation": {"found": "bicubic"},
+    "batch-norm-moves": {"layers": 52, "difference": 1.71},
+    "batch-norm-still": {"layers": 52},
+    "no-batch-norm": {},
+    "buffers-differ": {"tensors": 104, "total": 156},
+    "buffers-as-published": {"total": 156},
+    "statistics-far": {"distance": 2.413},
+    "statistics-near": {"distance": 0.12},
+    "below-probe": {"accuracy": 0.712, "probe": 0.861},
+    "loss-jump": {"before": 0.61, "after": 14.2},
+    "training-calm": {},
+    "no-history": {},
+    "not-in-optimizer": {"parameters": 2_223_872, "total": 2_236_682},
+    "optimizer-complete": {"total": 2_236_682},
+    "no-optimizer": {},
+    "weights-differ": {"tensors": 262, "total": 314},
+    "weights-as-published": {"total": 314},
+    "no-published-weights": {},
+    "outputs-are-probabilities": {},
+    "first-loss-off": {"loss": 9.87, "expected": 2.3026},
+    "loss-fits": {},
+    "no-outputs": {},
+    "permutation-recovers": {"accuracy": 0.11, "permuted": 0.86},
+    "labels-in-order": {},
+    "no-predictions": {},
+    "duplicates-across": {"count": 325, "share": 0.0325},
+    "no-duplicates": {},
+    "selected-on-test": {"images": 10_000},
+    "three-way-split": {},
+    "no-split": {},
+    "knows-test-images": {"count": 12},
+    "pretraining-not-known": {},
+    "pretraining-apart": {"count": 10_000},
+    "epochs-identical": {},
+    "epochs-differ": {},
+    "no-augmentation": {},
+    "no-training-path": {},
+    "no-better-than-random": {"probe": 0.41, "random": 0.405},
+    "better-than-random": {"probe": 0.865, "random": 0.413},
+    "scratch-better": {"probe": 0.61, "scratch": 0.72},
+    "head-below-probe": {"head": 0.286, "probe": 0.326},
+    "head-at-probe": {"head": 0.861, "probe": 0.8615},
+    "no-head": {},
+    "gap-large": {"train": 0.884, "val": 0.709},
+    "gap-small": {"train": 0.331, "val": 0.326},
+    "scratch-stem": {"stride": 4, "size": 32},
+    "scratch-fair": {"stride": 1, "size": 32},
+    "no-scratch": {},
+    "input-not-understood": {"fit": 0.31},
+    "no-contract": {},
+    "not-conv": {},
+}
+"""Every evidence code with values."""
+
+REPAIRS: dict[str, dict[str, Any]] = {
+    "resize": {"size": 128, "interpolation": "bicubic"},
+    "no-padding": {},
+    "range": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+    "scale-once": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
+    "channel-order": {},
+    "one-preprocessing": {},
+    "interpolation": {"interpolation": "bicubic"},
+    "eval-mode": {},
+    "restore-buffers": {},
+    "re-estimate-batch-norm": {},
+    "lower-rate": {},
+    "rebuild-optimizer": {},
+    "load-weights": {},
+    "logits": {},
+    "fix-order": {},
+    "group-split": {},
+    "three-way-split": {},
+    "other-backbone": {},
+    "augment-after-cache": {},
+    "unfreeze": {},
+    "longer-head": {},
+    "regularize": {},
+    "small-stem": {},
+}
+"""Every repair code with values."""
+
+CONTROLS = ("random-features", "convex-head", "scratch", "train-gap")
+
+_CLEARED = {
+    2: "no-borders",
+    4: "scaled-once",
+    5: "channels-in-order",
+    6: "one-path",
+    7: "same-interpolation",
+    8: "batch-norm-still",
+    9: "buffers-as-published",
+    12: "optimizer-complete",
+    13: "weights-as-published",
+    14: "loss-fits",
+    15: "labels-in-order",
+    16: "no-duplicates",
+    17: "three-way-split",
+    19: "no-augmentation",
+    20: "better-than-random",
+    22: "gap-small",
+}
+_UNSEEN = {10: "no-contract", 11: "no-history", 18: "pretraining-not-known", 23: "no-scratch"}
+
+
+def classroom_diagnosis() -> dict[str, Any]:
+    """The class exercise: three proved causes, one suspected, an interaction, a repaired recipe."""
+    proved = {
+        1: ("small-input", (52.0, 50.1, 53.9)),
+        3: ("other-range", (4.1, 3.0, 5.2)),
+        21: ("head-below-probe", (1.3, 0.4, 2.2)),
+    }
+    record = {
+        "schema_version": 1,
+        "headstart_version": "0.1.0",
+        "created": "2026-03-02T09:41:07+00:00",
+        "language": "en",
+        "command": "headstart diagnose cifar10 --preset classroom",
+        "name": "cifar10-diagnosis",
+        "subject": {
+            "kind": "recipe",
+            "name": "classroom-mobilenetv2_100",
+            "architecture": "mobilenetv2_100",
+            "weights": _hash("weights"),
+            "preprocessing": {"input_size": 32, "low": 0.0, "high": 1.0, "channel_order": "RGB"},
+        },
+        "recipe": {"name": "classroom-mobilenetv2_100", "kind": "probe", "input_size": 32, "learning_rate": 0.001},
+        "data": {
+            "name": "cifar10",
+            "source": "cifar10",
+            "fingerprint": _hash("data"),
+            "classes": 10,
+            "train": 45_000,
+            "val": 5000,
+            "test": 10_000,
+            "canvas": 32,
+        },
+        "accuracy": {
+            "failing": 0.286,
+            "repaired": 0.865,
+            "failing_interval": _interval(0.286, 0.277, 0.295),
+            "repaired_interval": _interval(0.865, 0.858, 0.871),
+            "images": 10_000,
+            "labels": 45_000,
+            "part": "test",
+        },
+        "verdict": {"code": "proved", "statement": "A sentence that reports must not copy.", "values": {}},
+        "causes": [
+            *(_cause(number, "proved", code, points) for number, (code, points) in proved.items()),
+            *(_cause(number, "could-not-look", code) for number, code in _UNSEEN.items()),
+            *(_cause(number, "cleared", code) for number, code in _CLEARED.items()),
+        ],
+        "interactions": [{"causes": [3, 1], "points_with": 0.4, "points_without": 11.2}],
+        "experiment": {
+            "labels": 2000,
+            "images": 2000,
+            "seeds": 3,
+            "design": "full-factorial",
+            "factors": [1, 3, 21],
+            "cells": [
+                {"faults": faults, "accuracy": _interval(mean, mean - 0.01, mean + 0.01), "seconds": 1.2}
+                for faults, mean in (
+                    ([1, 3, 21], 0.27),
+                    ([1, 3], 0.29),
+                    ([1, 21], 0.275),
+                    ([3, 21], 0.71),
+                    ([1], 0.294),
+                    ([3], 0.723),
+                    ([21], 0.81),
+                    ([], 0.844),
+                )
+            ],
+        },
+        "waterfall": [
+            {"cause": 1, "points": 52.0},
+            {"cause": 3, "points": 4.1},
+            {"cause": 21, "points": 1.3},
+            {"cause": None, "points": 0.5},
+        ],
+        "controls": [
+            _control("random-features", 0.413, 0.865, "better-than-random"),
+            _control("convex-head", 0.326, 0.286, "head-below-probe"),
+            {"name": "scratch", "accuracy": None, "against": None, "says": "not-measured"},
+            _control("train-gap", 0.291, 0.286, "gap-small"),
+        ],
+        "repaired_recipe": {
+            "name": "classroom-mobilenetv2_100-repaired",
+            "kind": "probe",
+            "backbone": "mobilenetv2_100",
+            "input_size": 128,
+            "head": "convex",
+        },
+        "repair": {
+            "toml": "repaired.toml",
+            "changes": [
+                {"cause": 1, "code": "resize", "values": REPAIRS["resize"]},
+                {"cause": 3, "code": "range", "values": REPAIRS["range"]},
+                {"cause": 21, "code": "longer-head", "values": {}},
+            ],
+            "code": "images = resize(images, (128, 128), interpolation=BICUBIC)\nimages = (images / 255 - mean) / std\n",
+        },
+        "seconds": {"look": 1.0, "prove": 20.0, "repair": 90.0, "total": 111.0},
+    }
+    record["verdict"]["values"] = {"causes": [1, 3, 21], "failing": 0.286, "repaired": 0.865}  # type: ignore[index]
+    return record
+
+
+def healthy_diagnosis() -> dict[str, Any]:
+    """Nothing is wrong: one suspicion was tried and cleared, nothing was repaired, nothing had to be measured."""
+    record = classroom_diagnosis()
+    causes = [_cause(number, "cleared", code) for number, code in _CLEARED.items()]
+    causes += [_cause(1, "cleared", "enough-input"), _cause(3, "cleared", "right-range")]
+    causes.append(_cause(21, "cleared", "head-below-probe", (0.2, -0.3, 0.7)))
+    unseen = [_cause(number, "could-not-look", code) for number, code in _UNSEEN.items()]
+    record["accuracy"].update(failing=0.865, failing_interval=_interval(0.865, 0.858, 0.871))
+    record["accuracy"].update(repaired=None, repaired_interval=None)
+    record["subject"].update(name="mobilenetv2_100-probe", weights=None)
+    record["verdict"].update(code="healthy", values={"causes": [], "failing": 0.865, "repaired": None})
+    record.update(causes=[*unseen, *causes], interactions=[], waterfall=[], controls=[], repaired_recipe=None)
+    record["experiment"] = {"labels": 0, "images": 0, "seeds": 0, "design": "none", "factors": [], "cells": []}
+    record["repair"] = {"toml": None, "changes": [], "code": ""}
+    return record
+
+
+def many_causes_diagnosis() -> dict[str, Any]:
+    """Six proved causes, one of which had flattered the score, two suspicions that cannot be told apart, one without points."""
+    record = classroom_diagnosis()
+    proved = {
+        6: ("paths-differ", (21.4, 19.9, 22.9)),
+        8: ("batch-norm-moves", (14.2, 12.8, 15.6)),
+        5: ("channels-swapped", (9.9, 8.1, 11.7)),
+        7: ("other-interpolation", (2.2, 0.9, 3.5)),
+        12: ("not-in-optimizer", (1.4, 0.3, 2.5)),
+        16: ("duplicates-across", (-6.3, -7.0, -5.6)),
+    }
+    causes = [_cause(number, "proved", code, points) for number, (code, points) in proved.items()]
+    causes.append(_cause(17, "proved", "selected-on-test"))
+    causes += [
+        _cause(10, "suspected", "statistics-far", like=[13]),
+        _cause(13, "suspected", "weights-differ", like=[10]),
+    ]
+    known = {cause["id"] for cause in causes}
+    causes += [_cause(number, "could-not-look", code) for number, code in _UNSEEN.items() if number not in known]
+    causes += [_cause(number, "cleared", code) for number, code in _CLEARED.items() if number not in known]
+    causes += [
+        _cause(1, "cleared", "enough-input"),
+        _cause(3, "cleared", "right-range"),
+        _cause(21, "cleared", "no-head"),
+    ]
+    record["causes"] = causes
+    steps = [(number, points[0]) for number, (_, points) in proved.items()]
+    rest = round(57.9 - sum(points for _, points in steps), 1)
+    record["waterfall"] = [{"cause": n, "points": p} for n, p in steps] + [{"cause": None, "points": rest}]
+    record["interactions"] = [
+        {"causes": [8, 6], "points_with": -1.1, "points_without": 17.3},
+        {"causes": [5, 8], "points_with": 12.4, "points_without": 7.0},
+    ]
+    record["experiment"].update(design="sampled-orders", factors=list(proved), seeds=1)
+    record["experiment"]["cells"] = [
+        {"faults": list(proved)[place:], "accuracy": _interval(0.3 + place / 12, 0.27, 0.9), "seconds": 75.0}
+        for place in range(7)
+    ]
+    record["verdict"]["values"]["causes"] = list(proved)
+    return record
+
+
+def module_diagnosis() -> dict[str, Any]:
+    """A user's own network: no recipe, no repaired accuracy, so no waterfall; the repair is code."""
+    record = classroom_diagnosis()
+    record.update(recipe=None, repaired_recipe=None, waterfall=[], controls=[])
+    record["subject"].update(kind="module", name="MyNet", architecture=None, weights=None, preprocessing=None)
+    record["data"].update(source="my images/photos", val=None)
+    record["accuracy"].update(repaired=None, repaired_interval=None, part="held-out", images=1, labels=None)
+    record["repair"].update(toml=None)
+    record["verdict"]["values"].update(repaired=None)
+    return record
+
+
+def with_verdict(code: str) -> dict[str, Any]:
+    """The class exercise under another verdict, its causes changed to fit."""
+    record = classroom_diagnosis()
+    record["verdict"]["code"] = code
+    for cause in record["causes"]:
+        if cause["status"] == "proved" and code != "proved":
+            cause.update(status="suspected" if code == "suspected-only" else "cleared", points=None)
+    if code != "proved":
+        record["waterfall"] = []
+    return record
+
+
+def changed(record: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """Copy a record with one text replaced wherever it stands alone."""
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: walk(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [walk(entry) for entry in value]
+        return new if value == old else copy.copy(value)
+
+    copied: dict[str, Any] = walk(record)
+    return copied
+
+
+def _cause(
+    number: int,
+    status: str,
+    code: str,
+    points: tuple[float, float, float] | None = None,
+    like: list[int] | None = None,
+) -> dict[str, Any]:
+    return {
+        "id": number,
+        "name": CATALOGUE[number - 1],
+        "status": status,
+        "points": None if points is None else _interval(*points),
+        "evidence": {"code": code, "values": EVIDENCE[code]},
+        "indistinguishable_from": like or [],
+    }
+
+
+def _control(name: str, accuracy: float, against: float, says: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "accuracy": _interval(accuracy, accuracy - 0.009, accuracy + 0.009),
+        "against": _interval(against, against - 0.009, against + 0.009),
+        "says": says,
+    }
+
+
+def _interval(mean: float, low: float, high: float) -> dict[str, float]:
+    return {"mean": mean, "low": low, "high": high}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
