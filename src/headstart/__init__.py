@@ -11,6 +11,7 @@ from headstart.version import __version__
 if TYPE_CHECKING:
     from headstart.api import Comparison, compare, load, pretrain, rebuild_report
     from headstart.bundle import Bundle, Prediction
+    from headstart.diagnosing import Diagnosis, diagnose
     from headstart.errors import HeadstartError
     from headstart.records import Preprocessing, Recipe
     from headstart.training.callbacks import Callback, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
@@ -19,6 +20,7 @@ __all__ = [
     "Bundle",
     "Callback",
     "Comparison",
+    "Diagnosis",
     "EarlyStopping",
     "HeadstartError",
     "ModelCheckpoint",
@@ -28,6 +30,7 @@ __all__ = [
     "ReduceLROnPlateau",
     "__version__",
     "compare",
+    "diagnose",
     "load",
     "pretrain",
     "rebuild_report",
@@ -37,6 +40,7 @@ _HOMES = {
     "Bundle": "bundle",
     "Callback": "training.callbacks",
     "Comparison": "api",
+    "Diagnosis": "diagnosing",
     "EarlyStopping": "training.callbacks",
     "HeadstartError": "errors",
     "ModelCheckpoint": "training.callbacks",
@@ -45,6 +49,7 @@ _HOMES = {
     "Recipe": "records",
     "ReduceLROnPlateau": "training.callbacks",
     "compare": "api",
+    "diagnose": "diagnosing",
     "load": "api",
     "pretrain": "api",
     "rebuild_report": "api",

@@ -97,6 +97,19 @@ def paired_difference(
     return _percentiles(float(differences.mean()), draws, confidence, (-1.0, 1.0))
 
 
+def mean_estimate(values: Floats, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """Mean of a number that every image has in every trial, with an interval over images and trials.
+
+    Args:
+        values: `(S, n) float64`, trials by images.
+        confidence, resamples, seed: of the interval.
+    """
+    rng = generator(seed, "mean")
+    draws = _resampled_means(values.mean(axis=0), rng, resamples)
+    draws = draws + _errors_of_mean(values.mean(axis=1), rng, resamples)
+    return _percentiles(float(values.mean()), draws, confidence, (-np.inf, np.inf))
+
+
 def gap_estimate(
     train_correct: Sequence[Booleans],
     val_correct: Sequence[Booleans],

@@ -198,7 +198,9 @@ def pretrain(
         str | None, typer.Option(help="Time to plan the epochs for, such as 60m. Not together with --epochs.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Highest rate of the one-cycle schedule.")] = 3e-3,
+    learning_rate: Annotated[
+        float, typer.Option(help="Highest rate of the one-cycle schedule, of Muon's kernels.")
+    ] = 0.1,
     mixup: Annotated[float, typer.Option(help="Strength of mixing pairs of images; 0 mixes none.")] = 0.0,
     augmentation: Annotated[
         str | None,
@@ -259,6 +261,74 @@ def pretrain(
             command=shlex.join(["headstart", *sys.argv[1:]]),
         )
     print_pretrained(console, texts, made)
+
+
+@app.command()
+def diagnose(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="What disappoints: data (digits, cifar10, a folder) for a recipe of ours, the folder of a finished run, or "
+            "SCRIPT.py:FUNCTION, your function that returns model and preprocess."
+        ),
+    ],
+    data: Annotated[str | None, typer.Option(help="Images for your own SCRIPT.py:FUNCTION.")] = None,
+    preset: Annotated[str, typer.Option(help="classroom: the class exercise as it was.")] = "classroom",
+    recipe: Annotated[
+        str | None, typer.Option(help="A transfer recipe's name or a .toml file. Default: the preset's.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="A timm model name or a weight file. Default: mobilenetv2_100.")
+    ] = None,
+    weights_dir: Annotated[
+        Path | None, typer.Option(help="Folder of weight files, searched before HEADSTART_WEIGHTS and the cache.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Outputs of your network for the test part: .npz, or .csv with a row per image.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use a stratified subset of this many training images.")] = None,
+    keep_duplicates: Annotated[
+        bool, typer.Option("--keep-duplicates", help="Leave images in train whose exact pixels are in test.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    name: Annotated[str | None, typer.Option(help="Name of the run. Default: the data's name and -diagnosis.")] = None,
+    runs: Runs = Path("runs"),
+    lang: Language = None,
+) -> None:
+    """Say why transfer learning failed, prove it, and write the repaired recipe.
+
+    Looks at what really arrives at the network, takes the suspected faults away one at a time, and measures what each costs.
+    """
+    from rich.console import Console
+
+    from headstart.report.language import Texts, resolve_language
+
+    texts = Texts(resolve_language(lang))
+    console = Console()
+    console.print(texts.get("cli.loading"), style="dim")
+
+    from headstart import diagnosing
+    from headstart.cli.progress import TerminalObserver, print_diagnosis
+
+    with TerminalObserver(console, texts) as observer:
+        found = diagnosing.diagnose(
+            target,
+            data,
+            predictions=predictions,
+            recipe=recipe,
+            preset=preset,
+            backbone=backbone,
+            weights_dir=weights_dir,
+            limit=limit,
+            keep_duplicates=keep_duplicates,
+            device=device,
+            name=name,
+            runs=runs,
+            language=texts.language,
+            observer=observer,
+            command=shlex.join(["headstart", *sys.argv[1:]]),
+        )
+    print_diagnosis(console, texts, found)
 
 
 @app.command()

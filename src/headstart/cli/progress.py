@@ -1,6 +1,7 @@
 """What the terminal shows while a comparison runs, and at its end."""
 
 import json
+import shlex
 from types import TracebackType
 from typing import Self
 
@@ -8,7 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from headstart.api import Comparison
+from headstart.diagnosing import Diagnosis
 from headstart.records import DuplicateReport, ImageSet, NotRun, Recipe, Split, TrialResult
+from headstart.report.diagnosis_terminal import diagnosis_table, diagnosis_text
 from headstart.report.language import Texts
 from headstart.report.terminal import comparison_table
 from headstart.study.ledger import Ledger
@@ -134,6 +137,23 @@ def print_summary(console: Console, texts: Texts, comparison: Comparison) -> Non
     console.print()
     console.print(texts.get("cli.verdict", statement=comparison.verdict), style="bold", markup=False, highlight=False)
     console.print(texts.get("cli.report_at", path=str(comparison.paths.html)), markup=False, soft_wrap=True)
+
+
+def print_diagnosis(console: Console, texts: Texts, found: Diagnosis) -> None:
+    """End with the ranked causes, the verdict in one sentence, the report's path, and how to use the repaired recipe."""
+    console.print()
+    console.print(diagnosis_table(found.record, texts))
+    console.print()
+    console.print(diagnosis_text(found.record, texts), highlight=False)
+    console.print(texts.get("cli.report_at", path=str(found.paths.html)), markup=False, soft_wrap=True)
+    toml = found.record["repair"]["toml"]
+    if toml is not None:
+        data = found.record["data"]["source"]
+        line = texts.get(
+            "cli.repaired_recipe",
+            command=shlex.join(["headstart", "compare", data, "--recipe", str(found.folder / toml)]),
+        )
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def print_pretrained(console: Console, texts: Texts, made: Pretrained) -> None:

@@ -1,0 +1,311 @@
+"""The public function `diagnose`: why transfer learning failed, for a recipe, a finished run, or your own PyTorch code."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from headstart.data.fingerprint import image_hashes, set_fingerprint
+from headstart.data.splits import make_split
+from headstart.diagnosis.look_training import read_history
+from headstart.diagnosis.run import (
+    DiagnosisRequest,
+    diagnose_recipe,
+    diagnose_subject,
+    load_data,
+    read_diagnosis,
+)
+from headstart.diagnosis.scripts import is_script, load_build
+from headstart.diagnosis.subject import Evidence, batched, subject_of_module
+from headstart.environment import choose_device, require_working_packages
+from headstart.errors import UsageError
+from headstart.files import read_json, write_json
+from headstart.records import DuplicateReport, ImageSet, Recipe, SizeCount, Split
+from headstart.report.diagnosis import diagnosis_statement, write_diagnosis_report
+from headstart.report.language import Texts, resolve_language
+from headstart.report.write import ReportPaths
+from headstart.study.ledger import recipe_from_json
+from headstart.study.observer import Observer, SilentObserver
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Arrays = tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A finished diagnosis: its numbers, its verdict and its files.
+
+    Attributes:
+        record: the content of `diagnosis.json` (docs/diagnosis.md).
+        folder: of the run.
+        paths: of the reports.
+    """
+
+    record: dict[str, Any]
+    folder: Path
+    paths: ReportPaths
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in one sentence."""
+        return str(self.record["verdict"]["statement"])
+
+    @property
+    def causes(self) -> list[dict[str, Any]]:
+        """All causes of the catalogue by weight: `id`, `name`, `status`, `points`, `evidence`."""
+        found: list[dict[str, Any]] = self.record["causes"]
+        return found
+
+    @property
+    def proved(self) -> list[str]:
+        """Names of the proved causes, the costliest first."""
+        return [cause["name"] for cause in self.causes if cause["status"] == "proved"]
+
+    @property
+    def repaired_recipe(self) -> Recipe | None:
+        """The repaired recipe, where there is one; `headstart.compare(data, recipes=[...])` takes it."""
+        settings = self.record["repaired_recipe"]
+        return None if settings is None else recipe_from_json(settings)
+
+    def __str__(self) -> str:
+        return self.verdict
+
+
+def diagnose(
+    model: "nn.Module | str | Path",
+    data: "str | Path | ImageSet | Arrays | None" = None,
+    *,
+    preprocess: Callable[..., Any] | None = None,
+    head: "nn.Module | None" = None,
+    train_mode: bool | None = None,
+    batch: int = 64,
+    history: Any = None,
+    predictions: Any = None,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    augment: Callable[..., Any] | None = None,
+    serve: Callable[..., Any] | None = None,
+    recipe: str | Recipe | None = None,
+    preset: str = "classroom",
+    backbone: str | None = None,
+    weights_dir: str | Path | None = None,
+    limit: int | None = None,
+    split_seed: int = 0,
+    keep_duplicates: bool = False,
+    device: str = "auto",
+    name: str | None = None,
+    runs: str | Path = "runs",
+    language: str | None = None,
+    observer: Observer | None = None,
+    command: str | None = None,
+) -> Diagnosis:
+    """Say why transfer learning failed, prove it with counterfactual runs, and hand over the repaired recipe.
+
+    With your own network: `diagnose(model, data, preprocess=...)`; headstart looks at the tensors that really arrive, and
+    changes nothing of yours. With one of ours: `diagnose("cifar10")`, `diagnose("runs/mine", recipe="mobilenetv2_100-probe")`.
+
+    Args:
+        model: a `torch.nn.Module` (backbone or whole classifier), `my_script.py:build`, the folder of a finished run, or data
+            to diagnose a recipe of ours on.
+        data: images for your own network: what `compare` takes, an `ImageSet`, or `(images (N, S, S, 3) uint8, labels (N,))`.
+        preprocess: turns images into the network's input; called with PIL images, or with uint8 arrays, whichever it takes.
+        head: from features to logits, where `model` stops at features.
+        train_mode: whether the network is run in training mode; `None` takes the mode it is in.
+        batch: images that go through the network at a time.
+        history: of your training: lists of `loss`, `val_loss`, `accuracy`, `val_accuracy` (Keras' history will do).
+        predictions: `(n, C)` outputs or `(n,)` classes for the test part, or the path of an `.npz` or `.csv` with them.
+        loss: your loss function, from outputs and integer labels to a scalar.
+        optimizer: the optimizer that trains your network.
+        augment, serve: your training's and your serving's path from images to input, where they differ from `preprocess`.
+        recipe: of a run or of ours: a name, a TOML file or a `Recipe`; `None` takes the preset's transfer recipe.
+        preset: `classroom`, the class exercise as it was.
+        backbone: of the recipe; `mobilenetv2_100` if none is named.
+        weights_dir: folder of weight files, searched first.
+        limit: use a stratified subset of this many training images.
+        split_seed, keep_duplicates: as for `compare`.
+        device, name, runs, language, observer, command: as for `compare`.
+
+    Returns:
+        The diagnosis; report and `diagnosis.json` are on disk.
+
+    Raises:
+        HeadstartError: model, data or weights cannot be used; the message says what to do.
+    """
+    require_working_packages()
+    if preset != "classroom":
+        raise UsageError(f"The preset to diagnose is classroom, not {preset!r}. Other recipes are named with --recipe.")
+    texts = Texts(resolve_language(language))
+    watcher = observer or SilentObserver()
+    request = DiagnosisRequest(
+        data=str(data) if isinstance(data, str | Path) else "",
+        recipe=recipe,
+        backbone=backbone,
+        weights_dir=Path(weights_dir) if weights_dir is not None else None,
+        limit=limit,
+        split_seed=split_seed,
+        remove_duplicates=not keep_duplicates,
+        name=name,
+        runs=Path(runs),
+    )
+    given = {
+        "model": model,
+        "preprocess": preprocess,
+        "head": head,
+        "train_mode": train_mode,
+        "batch": batch,
+        "history": history,
+        "predictions": predictions,
+        "loss": loss,
+        "optimizer": optimizer,
+        "augment": augment,
+        "serve": serve,
+    }
+    shown = command or "headstart.diagnose(...)"
+    if isinstance(model, str) and is_script(model):
+        given |= load_build(model)
+    if isinstance(given["model"], str | Path):
+        target = Path(given["model"])
+        finished = (target / "results.json").exists()
+        request = _request_of_run(target, request) if finished else replace(request, data=str(given["model"]))
+        folder = diagnose_recipe(request, choose_device(device), watcher, shown)
+    else:
+        folder = _diagnose_module(given, data, request, watcher, shown)
+    record = read_diagnosis(folder)
+    record["language"] = texts.language
+    record["verdict"]["statement"] = diagnosis_statement(record, texts)
+    write_json(folder / "diagnosis.json", record)
+    return Diagnosis(record, folder, write_diagnosis_report(folder, texts.language))
+
+
+def _diagnose_module(
+    given: dict[str, Any],
+    data: "str | Path | ImageSet | Arrays | None",
+    request: DiagnosisRequest,
+    observer: Observer,
+    command: str,
+) -> Path:
+    if data is None:
+        raise UsageError(
+            "Your network needs data to be diagnosed on: name it with `data` (on the command line --data)."
+        )
+    if given["preprocess"] is None:
+        raise UsageError(
+            "Say how your images become the network's input: `preprocess`, the function that you use yourself."
+        )
+    images, split, duplicates = _data(data, request, observer)
+    example = images.images[split.train[:2]]
+    subject = subject_of_module(
+        given["model"],
+        given["preprocess"],
+        example,
+        len(images.class_names),
+        name=type(given["model"]).__name__,
+        head=given["head"],
+        train_mode=given["train_mode"],
+        batch=given["batch"],
+        weights_dir=request.weights_dir,
+        evidence=Evidence(
+            history=read_history(given["history"]),
+            predictions=_predictions(given["predictions"]),
+            loss=given["loss"],
+            optimizer=given["optimizer"],
+            augment=batched(given["augment"], example) if given["augment"] is not None else None,
+            serve=batched(given["serve"], example) if given["serve"] is not None else None,
+        ),
+    )
+    return diagnose_subject(
+        subject, images, split, duplicates, observer=observer, runs=request.runs, name=request.name, command=command
+    )
+
+
+def _data(
+    data: "str | Path | ImageSet | Arrays", request: DiagnosisRequest, observer: Observer
+) -> tuple[ImageSet, Split, DuplicateReport]:
+    if isinstance(data, str | Path):
+        return load_data(request, observer)
+    images = data if isinstance(data, ImageSet) else _image_set(*data)
+    split, duplicates = make_split(images, seed=request.split_seed, remove_duplicates=request.remove_duplicates)
+    return images, split, duplicates
+
+
+def _image_set(pixels: Any, labels: Any) -> ImageSet:
+    values, targets = np.asarray(pixels), np.asarray(labels)
+    if values.ndim != 4 or values.shape[3] != 3 or values.dtype != np.uint8 or values.shape[1] != values.shape[2]:
+        raise UsageError(
+            f"Images are (N, S, S, 3) uint8 arrays; these are {values.shape} {values.dtype}. A folder or an .npz file may have other forms."
+        )
+    if targets.shape != (len(values),):
+        raise UsageError(
+            f"There are {len(values)} images and labels of shape {targets.shape}; expected one label for each."
+        )
+    names, indices = np.unique(targets, return_inverse=True)
+    class_names = tuple(str(one) for one in names)
+    wanted = indices.astype(np.int64)
+    side = values.shape[1]
+    return ImageSet(
+        name="arrays",
+        source="arrays",
+        images=values,
+        labels=wanted,
+        class_names=class_names,
+        official_part=None,
+        fingerprint=set_fingerprint(values, wanted, class_names, None),
+        image_hashes=image_hashes(values),
+        original_sizes=(SizeCount(side, side, len(values)),),
+    )
+
+
+def _predictions(given: Any) -> Any:
+    """Per-image outputs: an array, or a file of them."""
+    if given is None:
+        return None
+    if isinstance(given, str | Path):
+        path = Path(given)
+        if not path.is_file():
+            raise UsageError(f"There is no file of predictions {path}.")
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                names = list(arrays)
+                return np.asarray(arrays["predictions" if "predictions" in names else names[0]])
+        return np.loadtxt(path, delimiter=",", ndmin=1, skiprows=0 if _numeric(path) else 1)
+    return np.asarray(given)
+
+
+def _numeric(path: Path) -> bool:
+    """Whether a CSV begins with numbers and not with a header."""
+    with path.open(encoding="utf-8") as lines:
+        first = lines.readline().split(",")[0].strip()
+    try:
+        float(first)
+    except ValueError:
+        return False
+    return True
+
+
+def _request_of_run(folder: Path, request: DiagnosisRequest) -> DiagnosisRequest:
+    """The request that a finished run answers: its data, its split, one of its recipes."""
+    results, asked = read_json(folder / "results.json"), read_json(folder / "request.json")
+    transfer = {entry["name"]: entry for entry in results["recipes"] if entry["kind"] in ("probe", "finetune")}
+    wanted = request.recipe if isinstance(request.recipe, str) else next(iter(transfer), None)
+    if wanted not in transfer:
+        known = ", ".join(transfer) or "none"
+        raise UsageError(f"{folder} has no transfer recipe {wanted!r}. It has: {known}. Name one with --recipe.")
+    settings = dict(transfer[wanted]["settings"])
+    recipe = recipe_from_json(settings | {"callbacks": []})
+    return DiagnosisRequest(
+        data=results["data"]["source"],
+        recipe=recipe.with_changes(backbone=request.backbone or recipe.backbone),
+        weights_dir=request.weights_dir,
+        limit=results["study"]["limit"],
+        split_seed=asked["split_seed"],
+        val_fraction=asked["val_fraction"],
+        test_fraction=asked["test_fraction"],
+        remove_duplicates=asked["remove_duplicates"],
+        name=request.name or f"{folder.name}-diagnosis-{wanted}",
+        runs=request.runs,
+    )

@@ -1,0 +1,223 @@
+"""What really arrives at a network's first layer, told as a picture of the pixels: size, borders, range, channel order.
+
+The tensor at the first convolution is compared with the images that went in: for each way of bringing an image to that size
+(resized by this or that interpolation, cropped, framed) the best affine map from its pixels is fitted by least squares; the way
+that explains the tensor best is taken. So nobody needs to say what their preprocessing does.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from headstart.diagnosis.subject import Subject, first_convolution
+from headstart.errors import UsageError
+from headstart.randomness import generator
+from headstart.records import Images, Preprocessing
+
+Floats = npt.NDArray[np.float64]
+
+UNDERSTOOD = 0.9
+"""Chosen: share of the tensor's variance that an affine picture of the pixels must explain."""
+
+_COLOURED = 16  # synthetic images of coloured patches: gray data would not show the order of its channels
+_PATCHES = 4
+_SAMPLED_PIXELS = 40_000
+_CROPS = (1.0, 0.875)  # the whole image; the centre of it, as ImageNet's evaluation cuts it (256 to 224)
+_STILL = 1e-6
+_MODES = {
+    "bilinear": (InterpolationMode.BILINEAR, True),
+    "bicubic": (InterpolationMode.BICUBIC, True),
+    "nearest": (InterpolationMode.NEAREST_EXACT, False),
+    "bilinear-aliased": (InterpolationMode.BILINEAR, False),
+}
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """The tensor at the first convolution.
+
+    Attributes:
+        size: its height and width (the smaller), in pixels.
+        content: side of the part that depends on the image; smaller than `size` where a frame was put around it.
+        interpolation: `bilinear`, `bicubic`, `nearest` or `bilinear-aliased`; `none` where sizes are equal.
+        crop: share of the image's side that is seen.
+        order: which pixel channel each input channel shows, such as `RGB` or `BGR`; `gray` if each shows all.
+        mean, std: `(pixel / 255 - mean) / std` is what arrives; per input channel.
+        border: value of the frame.
+        fit: share of variance explained, 0..1.
+        map_side: side of the last convolution's output, in positions.
+        repeats: whether the same images arrive equal twice.
+    """
+
+    size: int
+    content: int
+    interpolation: str
+    crop: float
+    order: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    border: float
+    fit: float
+    map_side: int
+    repeats: bool
+
+    @property
+    def low(self) -> float:
+        """What a black pixel becomes, mean over channels."""
+        return float(np.mean([-mean / std for mean, std in zip(self.mean, self.std, strict=True)]))
+
+    @property
+    def high(self) -> float:
+        """What a white pixel becomes, mean over channels."""
+        return float(np.mean([(1 - mean) / std for mean, std in zip(self.mean, self.std, strict=True)]))
+
+    def preprocessing(self) -> Preprocessing:
+        """The same as one of our contracts (without frame and crop)."""
+        order = "BGR" if self.order == "BGR" else "RGB"
+        interpolation = {"nearest": "nearest", "bicubic": "bicubic"}.get(self.interpolation, "bilinear")
+        # A contract lists mean and std in the order that the network sees.
+        return Preprocessing(self.content, interpolation, self.mean, self.std, order)  # type: ignore[arg-type]
+
+
+def sample_images(images: Images, count: int = 48) -> Images:
+    """Images spread over a set, and synthetic ones of coloured patches behind them: `(count + 16, S, S, 3) uint8`."""
+    chosen = images[np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)]
+    side = images.shape[1]
+    patches = generator(0, "coloured patches").integers(0, 256, (_COLOURED, _PATCHES, _PATCHES, 3), dtype=np.uint8)
+    coloured = functional.resize(
+        torch.from_numpy(patches).permute(0, 3, 1, 2), [side, side], interpolation=InterpolationMode.BILINEAR
+    )
+    result: Images = np.concatenate([chosen, coloured.permute(0, 2, 3, 1).numpy()])
+    return result
+
+
+def measure_arrival(subject: Subject, images: Images) -> Arrival:
+    """Send images through a subject and describe what arrives at its first convolution.
+
+    Args:
+        subject: as it is run.
+        images: `(n, S, S, 3) uint8`, from `sample_images`.
+
+    Raises:
+        UsageError: the network fails on its own preprocessing's output; the message has what it said.
+    """
+    inputs = subject.prepare(images)
+    seen, map_side = _at_first_convolution(subject.module, inputs)
+    again = subject.prepare(images[:4])
+    repeats = bool(torch.equal(again, inputs[:4]))
+    tensor = seen.double().numpy()
+    if tensor.shape[1] == 1:
+        tensor = np.repeat(tensor, 3, axis=1)
+    top, left, height, width = _moving_box(tensor)
+    inside = tensor[:, :, top : top + height, left : left + width]
+    frame = float(tensor[0, :, 0, 0].mean()) if (height, width) != tensor.shape[2:] else 0.0
+    best: tuple[float, Floats, Floats, str, float] | None = None
+    for crop in _CROPS:
+        for name in _MODES:
+            picture = reference(images, height, width, name, crop)
+            matrix, offset, fit = _affine(picture, inside)
+            # Ties go to the first, the plainest way: only a clearly better fit speaks for another one.
+            if best is None or fit > best[0] + 1e-3:
+                best = (fit, matrix, offset, name, crop)
+    assert best is not None
+    fit, matrix, offset, name, crop = best
+    if (height, width) == (images.shape[1], images.shape[2]) and crop == 1.0:
+        name = "none"
+    scale = matrix.sum(axis=1)
+    safe = np.where(np.abs(scale) < _STILL, _STILL, scale)
+    return Arrival(
+        size=min(tensor.shape[2:]),
+        content=min(height, width),
+        interpolation=name,
+        crop=crop,
+        order=_order(matrix),
+        mean=_three(-offset / safe),
+        std=_three(1 / safe),
+        border=frame,
+        fit=fit,
+        map_side=map_side,
+        repeats=repeats,
+    )
+
+
+def reference(images: Images, height: int, width: int, mode: str, crop: float) -> Floats:
+    """Pixels 0..1 of images brought to a size in one of the usual ways: `(n, 3, height, width)`."""
+    interpolation, antialias = _MODES[mode]
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    larger = [round(height / crop), round(width / crop)]
+    if tuple(pixels.shape[2:]) != tuple(larger):
+        pixels = functional.resize(pixels, larger, interpolation=interpolation, antialias=antialias)
+    if crop != 1.0:
+        pixels = functional.center_crop(pixels, [height, width])
+    result: Floats = pixels.double().numpy() / 255
+    return result
+
+
+def _at_first_convolution(module: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """What the first convolution sees, and the side of the last convolution's output."""
+    convolution = first_convolution(module)
+    if convolution is None:
+        raise UsageError("The network has no convolution; headstart diagnoses convolutional backbones.")
+    seen: list[torch.Tensor] = []
+    sides: list[int] = []
+    handles = [convolution.register_forward_pre_hook(lambda layer, given: seen.append(given[0].detach()))]
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            handles.append(layer.register_forward_hook(lambda layer, given, out: sides.append(min(out.shape[2:]))))
+    modes = {layer: layer.training for layer in module.modules()}
+    try:
+        with torch.inference_mode():
+            module.eval()(inputs)
+    except Exception as error:  # somebody else's network fails in its own ways
+        raise UsageError(
+            f"The network failed on what `preprocess` returned, shape {tuple(inputs.shape)}: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        for layer, training in modes.items():
+            layer.training = training
+    return seen[0].cpu(), sides[-1]
+
+
+def _moving_box(tensor: Floats) -> tuple[int, int, int, int]:
+    """Top, left, height, width of the part that differs between images."""
+    moving = tensor.std(axis=0).max(axis=0) > _STILL
+    rows, columns = np.flatnonzero(moving.any(axis=1)), np.flatnonzero(moving.any(axis=0))
+    if not len(rows):
+        return 0, 0, tensor.shape[2], tensor.shape[3]
+    return int(rows[0]), int(columns[0]), int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
+
+
+def _affine(picture: Floats, seen: Floats) -> tuple[Floats, Floats, float]:
+    """Least squares `seen = matrix @ picture + offset` over pixels: `(3, 3)`, `(3,)`, share of variance explained."""
+    xs = picture.transpose(0, 2, 3, 1).reshape(-1, 3)
+    ys = seen.transpose(0, 2, 3, 1).reshape(-1, seen.shape[1])
+    if len(xs) > _SAMPLED_PIXELS:
+        chosen = generator(0, "pixels").integers(0, len(xs), _SAMPLED_PIXELS)
+        xs, ys = xs[chosen], ys[chosen]
+    design = np.column_stack([xs, np.ones(len(xs))])
+    solution, *_ = np.linalg.lstsq(design, ys, rcond=None)
+    rest = float(np.square(ys - design @ solution).sum())
+    total = float(np.square(ys - ys.mean(axis=0)).sum())
+    fit = 1 - rest / total if total > _STILL**2 * len(ys) else 0.0
+    return np.asarray(solution[:3].T, np.float64), np.asarray(solution[3], np.float64), fit
+
+
+def _order(matrix: Floats) -> str:
+    """Which colour each input channel shows most of; `gray` where none dominates."""
+    size = np.abs(matrix)
+    share = size.max(axis=1) / np.maximum(size.sum(axis=1), _STILL)
+    if share.min() < 0.6:  # a channel that shows two colours about equally shows no single one
+        return "gray"
+    return "".join("RGB"[channel] for channel in size.argmax(axis=1))
+
+
+def _three(values: Floats) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return first, second, third

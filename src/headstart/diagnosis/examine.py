@@ -1,0 +1,303 @@
+"""An examination: look at everything, prove what is suspected, check the controls."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart.analysis.diagnosis import (
+    Cell,
+    Finding,
+    Interaction,
+    best_meanings,
+    costs_alone,
+    interactions,
+    judged,
+    needed_cells,
+    ranked,
+    repair_orders,
+    shapley_shares,
+)
+from headstart.analysis.metrics import confusion_matrix
+from headstart.analysis.statistics import Estimate, bootstrap_accuracy, gap_estimate, paired_difference
+from headstart.data.preprocessing import apply_preprocessing
+from headstart.diagnosis.arrival import UNDERSTOOD, Arrival, measure_arrival, sample_images
+from headstart.diagnosis.look_network import look_at_network
+from headstart.diagnosis.look_pixels import look_at_pixels
+from headstart.diagnosis.look_training import (
+    look_at_augmentation,
+    look_at_history,
+    look_at_labels,
+    look_at_loss,
+    look_at_paths,
+    predicted_classes,
+)
+from headstart.diagnosis.prove import (
+    PROVABLE,
+    MeasuredCell,
+    Repairs,
+    cell_features,
+    cross_fitted,
+    draw_sample,
+    measure_cells,
+    network_with,
+    random_network,
+)
+from headstart.diagnosis.repair import repaired_preprocessing
+from headstart.diagnosis.subject import Subject, in_mode
+from headstart.models.weights import read_weights_file
+from headstart.records import Booleans, DuplicateReport, ImageSet, Indices, Logits, Split
+from headstart.training.progress import Reporter
+
+_NATIVE = 224  # what public ImageNet backbones are made for, where nothing says otherwise
+_NATIVE_SMALL = 32
+_LEAST_STRIDE = 16  # from which a backbone is no one for small images
+_DUPLICATED = 0.01  # chosen: share of test images with a twin in train from which an accuracy is flattered
+HEAD_BEHIND = (
+    0.03  # chosen: a probe on a few labels must beat the trained head by this much to say that the head is underfit
+)
+_CLEAN_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control run: its accuracy against another's, and what that says (`diagnosis_control_says.<code>`)."""
+
+    name: str
+    accuracy: Estimate | None
+    against: Estimate | None
+    says: str
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Everything that was seen and measured on the sample.
+
+    `cells` has the accuracy of the pipeline with each set of faults; `predictions` are the network's own, on test.
+    """
+
+    arrival: Arrival
+    findings: tuple[Finding, ...]
+    repairs: Repairs
+    sample: Indices
+    factors: tuple[int, ...]
+    cells: Mapping[Cell, MeasuredCell]
+    found_interactions: tuple[Interaction, ...]
+    controls: tuple[Control, ...]
+    predictions: Logits | None
+    look_seconds: float
+    prove_seconds: float
+
+    def with_findings(self, changed: list[Finding]) -> "Examination":
+        """The same with some findings known better."""
+        known = {finding.cause: finding for finding in changed}
+        return replace(self, findings=tuple(ranked([known.get(finding.cause, finding) for finding in self.findings])))
+
+
+def examine(
+    subject: Subject, images: ImageSet, split: Split, duplicates: DuplicateReport, reporter: Reporter
+) -> Examination:
+    """Look at a subject and prove what is suspected, on a sample of train.
+
+    Args:
+        subject: as it is run.
+        images, split, duplicates: its data.
+        reporter: told how far it is.
+
+    Raises:
+        UsageError: the network or its preprocessing cannot be run.
+    """
+    started = time.perf_counter()
+    reporter.stage("look", 1)
+    example = sample_images(images.images[split.train[:4096]])
+    arrival = measure_arrival(subject, example)
+    native = native_size(subject, arrival)
+    findings = look_at_pixels(arrival, subject.contract, images.canvas, native)
+    suspected = {finding.cause for finding in findings if finding.status == "suspected"}
+    preprocessing = repaired_preprocessing(
+        arrival, subject.contract, subject.published, images.canvas, native, suspected
+    )
+    sample = draw_sample(images, split)
+    clean = apply_preprocessing(
+        images.images[sample[:: max(len(sample) // _CLEAN_BATCH, 1)][:_CLEAN_BATCH]], preprocessing
+    )
+    predictions = own_predictions(subject, images, split.test)
+    findings += look_at_network(subject, clean)
+    findings += [
+        look_at_paths(subject, example),
+        *look_at_history(subject.evidence.history),
+        look_at_loss(subject, None if predictions is None else torch.from_numpy(predictions), len(images.class_names)),
+        look_at_labels(_classes(subject, predictions, split), images.labels[split.test], len(images.class_names)),
+        _duplicates(duplicates, split),
+        _selection(subject),
+        _overlap(subject, images),
+        look_at_augmentation(subject, example),
+        Finding(23, "could-not-look", "no-scratch", {}),
+    ]
+    reporter.advance(1)
+    look_seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    repairs = Repairs(preprocessing)
+    factors = tuple(sorted(f.cause for f in findings if f.status == "suspected" and _provable(f, subject, arrival)))
+    cells = _prove(subject, arrival, repairs, factors, images, sample, reporter)
+    if factors:
+        correct = {cell: measured.correct for cell, measured in cells.items()}
+        shares = shapley_shares(correct, repair_orders(factors))
+        alone = costs_alone(correct, factors)
+        findings = [judged(f, shares[f.cause], alone.get(f.cause)) if f.cause in shares else f for f in findings]
+    controls, verdicts = _controls(subject, arrival, repairs, factors, cells, images, sample)
+    head, control = _head(predictions, cells.get(frozenset(factors)), images, split)
+    found = tuple(interactions({cell: measured.correct for cell, measured in cells.items()}, factors))
+    return Examination(
+        arrival=arrival,
+        findings=tuple(ranked([*findings, *verdicts, head])),
+        repairs=repairs,
+        sample=sample,
+        factors=factors,
+        cells=cells,
+        found_interactions=found,
+        controls=(*controls, *([control] if control is not None else [])),
+        predictions=predictions,
+        look_seconds=look_seconds,
+        prove_seconds=time.perf_counter() - started,
+    )
+
+
+def native_size(subject: Subject, arrival: Arrival) -> int:
+    """The side that a subject's backbone was pretrained at, or by its stride the usual one."""
+    if subject.published is not None:
+        return subject.published.native_size
+    if subject.contract is not None:
+        return subject.contract.input_size
+    return _NATIVE if arrival.size / max(arrival.map_side, 1) >= _LEAST_STRIDE else _NATIVE_SMALL
+
+
+def own_predictions(subject: Subject, images: ImageSet, part: Indices) -> Logits | None:
+    """What the network itself says of a part, as it is run; `None` where it has no head."""
+    if subject.head is None and subject.classifier is None:
+        return None
+    outputs = []
+    with in_mode(subject.module, training=subject.train_mode), torch.inference_mode():
+        for first in range(0, len(part), subject.batch):
+            inputs = subject.prepare(images.images[part[first : first + subject.batch]])
+            given = subject.module(inputs)
+            outputs.append(subject.head(given) if subject.head is not None else given)
+    rows: Logits = torch.cat(outputs).float().cpu().numpy()
+    return rows
+
+
+def _provable(finding: Finding, subject: Subject, arrival: Arrival) -> bool:
+    if finding.cause not in PROVABLE or arrival.fit < UNDERSTOOD:
+        return False
+    return subject.published is not None or finding.cause not in (9, 13)
+
+
+def _prove(
+    subject: Subject,
+    arrival: Arrival,
+    repairs: Repairs,
+    factors: tuple[int, ...],
+    images: ImageSet,
+    sample: Indices,
+    reporter: Reporter,
+) -> dict[Cell, MeasuredCell]:
+    if arrival.fit < UNDERSTOOD:
+        return {}
+    wanted = needed_cells(repair_orders(factors)) if factors else [frozenset[int]()]
+    return measure_cells(subject, arrival, repairs, factors, wanted, images, sample, reporter)
+
+
+def _controls(
+    subject: Subject,
+    arrival: Arrival,
+    repairs: Repairs,
+    factors: tuple[int, ...],
+    cells: Mapping[Cell, MeasuredCell],
+    images: ImageSet,
+    sample: Indices,
+) -> tuple[list[Control], list[Finding]]:
+    """Random features against the repaired pipeline (20)."""
+    if not cells:
+        reason = {"fit": round(arrival.fit, 3)}
+        return [], [Finding(20, "could-not-look", "input-not-understood", reason)]
+    none: Cell = frozenset()
+    clean = cells[none].correct
+    module = network_with(subject, none, factors)
+    inputs = apply_preprocessing(images.images[sample[:: max(len(sample) // 256, 1)]], repairs.preprocessing)
+    random = random_network(replace(subject, module=module), 0, inputs)
+    features = cell_features(subject, random, arrival, repairs, none, set(), images, sample)
+    by_chance = cross_fitted(features, images.labels[sample], len(images.class_names))
+    better = paired_difference(clean, by_chance)
+    values = {"probe": round(float(clean.mean()), 4), "random": round(float(by_chance.mean()), 4)}
+    says = "better-than-random" if better.low > 0 else "no-better-than-random"
+    # Where nearly every answer is right there is no failure to explain: easy images need no pretraining.
+    failed = better.low <= 0 and clean.mean() < GOOD_ENOUGH
+    gap = Finding(20, "suspected" if failed else "cleared", says, values)
+    control = Control("random-features", bootstrap_accuracy(by_chance), bootstrap_accuracy(clean), says)
+    return [control], [gap]
+
+
+def _head(
+    predictions: Logits | None, probe: MeasuredCell | None, images: ImageSet, split: Split
+) -> tuple[Finding, Control | None]:
+    """The network's own head, on test, which it was not trained on, against the convex probe with all faults (21)."""
+    if predictions is None or probe is None:
+        return Finding(21, "could-not-look", "no-head", {}), None
+    labels = images.labels[split.test]
+    # Permuted classes are another cause: the head is judged under the relabelling that is best for it.
+    correct = _relabelled(predictions.argmax(1), labels, len(images.class_names))[None]
+    values = {"head": round(float(correct.mean()), 4), "probe": round(float(probe.correct.mean()), 4)}
+    behind = gap_estimate(list(probe.correct), list(correct))
+    if behind.low > 0 and behind.mean > HEAD_BEHIND:
+        points = Estimate(100 * behind.mean, 100 * behind.low, 100 * behind.high, behind.method)
+        finding = Finding(21, "proved", "head-below-probe", values, points)
+    else:
+        finding = Finding(21, "cleared", "head-at-probe", values)
+    return finding, Control("convex-head", bootstrap_accuracy(probe.correct), bootstrap_accuracy(correct), finding.code)
+
+
+def _relabelled(
+    predicted: np.ndarray[Any, np.dtype[np.int64]], labels: np.ndarray[Any, np.dtype[np.int64]], classes: int
+) -> Booleans:
+    meant = best_meanings(confusion_matrix(labels, predicted, classes))
+    right: Booleans = meant[predicted] == labels
+    return right
+
+
+def _classes(subject: Subject, predictions: Logits | None, split: Split) -> Any:
+    given = subject.evidence.predictions
+    if given is not None:
+        return predicted_classes(given, len(split.test))
+    return None if predictions is None else predictions.argmax(1)
+
+
+def _duplicates(duplicates: DuplicateReport, split: Split) -> Finding:
+    share = duplicates.across_splits / max(len(split.test), 1)
+    if duplicates.across_splits and not duplicates.removed and share >= _DUPLICATED:
+        return Finding(
+            16, "suspected", "duplicates-across", {"count": duplicates.across_splits, "share": round(share, 4)}
+        )
+    return Finding(16, "cleared", "no-duplicates", {})
+
+
+def _selection(subject: Subject) -> Finding:
+    if subject.recipe is not None:
+        return Finding(17, "cleared", "three-way-split", {})
+    return Finding(17, "could-not-look", "no-split", {})
+
+
+def _overlap(subject: Subject, images: ImageSet) -> Finding:
+    """Cause 18: only a backbone whose file says what it was judged on can answer."""
+    path = subject.published.path if subject.published is not None else None
+    judged_on = json.loads(read_weights_file(path).metadata.get("judged", "[]")) if path is not None else []
+    for one in judged_on:
+        if one["fingerprint"] == images.fingerprint:
+            count = one["exact_duplicates"] + one["near_duplicates"]
+            if count > _DUPLICATED * one["test_images"]:
+                return Finding(18, "suspected", "knows-test-images", {"count": count})
+            return Finding(18, "cleared", "pretraining-apart", {"count": count})
+    return Finding(18, "could-not-look", "pretraining-not-known", {})

@@ -1,0 +1,136 @@
+"""Looking at the network: batch norm's mode and statistics, the weights, what the optimizer holds (causes 8, 9, 10, 12, 13)."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from headstart.analysis.diagnosis import Finding
+from headstart.diagnosis.subject import Subject, copied, fed_at_first_convolution, norm_layers, published_state
+
+_EQUAL = 1e-3  # relative: float16 files and folded batch norm stay below it, a training step does not
+_ALIKE = 0.5  # chosen: cosine between a kernel and the published one; fine-tuning leaves it above 0.9, chance near 0
+_FEW = 0.05  # chosen: share of tensors that a conversion may round differently
+_STATISTICS = ("running_mean", "running_var")
+_FAR = 0.5  # chosen: median shift of a channel's mean, in its own standard deviations
+
+_Norm = nn.modules.batchnorm._BatchNorm
+
+
+def look_at_network(subject: Subject, clean_inputs: torch.Tensor) -> list[Finding]:
+    """Inspect a subject's network.
+
+    Args:
+        subject: as it is run.
+        clean_inputs: `(B, 3, H, W)`, real images as the first convolution should see them.
+
+    Returns:
+        One finding for each of causes 8, 9, 10, 12 and 13.
+    """
+    weights = _weights(subject)
+    buffers = _buffers(subject, weights)
+    network = weights.status == "suspected" or buffers.status == "suspected"
+    domain = Finding(10, "could-not-look", "no-published-weights", {}) if network else _domain(subject, clean_inputs)
+    return [_mode(subject), buffers, domain, _optimizer(subject), weights]
+
+
+def _mode(subject: Subject) -> Finding:
+    layers = norm_layers(subject.module)
+    if not layers:
+        return Finding(8, "cleared", "no-batch-norm", {})
+    moving = layers if subject.train_mode else []
+    if moving:
+        return Finding(8, "suspected", "batch-norm-moves", {"layers": len(moving)})
+    return Finding(8, "cleared", "batch-norm-still", {"layers": len(layers)})
+
+
+def _weights(subject: Subject) -> Finding:
+    published = published_state(subject)
+    if not published:
+        layers = norm_layers(subject.module)
+        untouched = [layer for layer in layers if _as_new(layer)]
+        if layers and len(untouched) == len(layers):
+            return Finding(13, "suspected", "weights-differ", {"tensors": len(layers), "total": len(layers)})
+        return Finding(13, "could-not-look", "no-published-weights", {})
+    state = subject.module.state_dict()
+    kernels = [name for name, value in published.items() if value.ndim >= 2]
+    strange = [name for name in kernels if _cosine(state[name], published[name]) < _ALIKE]
+    values = {"tensors": len(strange), "total": len(kernels)}
+    if strange:
+        return Finding(13, "suspected", "weights-differ", values)
+    return Finding(13, "cleared", "weights-as-published", {"total": len(kernels)})
+
+
+def _buffers(subject: Subject, weights: Finding) -> Finding:
+    published = published_state(subject)
+    statistics = [name for name in published if name.endswith(_STATISTICS)]
+    if not published:
+        return Finding(9, "could-not-look", "no-published-weights", {})
+    if not statistics:
+        return Finding(9, "cleared", "no-batch-norm", {})
+    state = subject.module.state_dict()
+    different = [name for name in statistics if not _close(state[name], published[name])]
+    kernels = [name for name, value in published.items() if value.ndim >= 2]
+    moved = [name for name in kernels if not _close(state[name], published[name])]
+    fine_tuned = len(moved) > _FEW * len(kernels)
+    if different and weights.status != "suspected" and not fine_tuned:
+        return Finding(9, "suspected", "buffers-differ", {"tensors": len(different), "total": len(statistics)})
+    return Finding(9, "cleared", "buffers-as-published", {"total": len(statistics)})
+
+
+def _domain(subject: Subject, clean_inputs: torch.Tensor) -> Finding:
+    """How far the images' own statistics lie from the stored ones, layer by layer."""
+    module = copied(subject.module).eval()
+    layers = norm_layers(module)
+    if not layers:
+        return Finding(10, "cleared", "no-batch-norm", {})
+    shifts: list[float] = []
+
+    def watch(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(layer, _Norm)
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        axes = [axis for axis in range(given[0].ndim) if axis != 1]
+        shift = (given[0].mean(axes) - layer.running_mean).abs() / (layer.running_var + layer.eps).sqrt()
+        shifts.append(float(shift.median()))
+
+    for layer in layers:
+        layer.register_forward_pre_hook(watch)
+    with torch.inference_mode(), fed_at_first_convolution(module) as run:
+        run(clean_inputs)
+    # Where batch norm was folded into the convolutions, the stored statistics are 0 and 1 and say nothing.
+    folded = all(_as_new(layer) for layer in layers)
+    if folded:
+        return Finding(10, "could-not-look", "no-published-weights", {})
+    distance = round(float(np.median(shifts)), 3)
+    if distance > _FAR:
+        return Finding(10, "suspected", "statistics-far", {"distance": distance})
+    return Finding(10, "cleared", "statistics-near", {"distance": distance})
+
+
+def _optimizer(subject: Subject) -> Finding:
+    optimizer = subject.evidence.optimizer
+    if optimizer is None:
+        return Finding(12, "could-not-look", "no-optimizer", {})
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    parameters = [*subject.module.parameters(), *(subject.head.parameters() if subject.head else ())]
+    wanted = [parameter for parameter in parameters if parameter.requires_grad]
+    missing = [parameter for parameter in wanted if id(parameter) not in held]
+    if missing:
+        return Finding(12, "suspected", "not-in-optimizer", {"parameters": len(missing), "total": len(wanted)})
+    return Finding(12, "cleared", "optimizer-complete", {"total": len(wanted)})
+
+
+def _as_new(layer: nn.modules.batchnorm._BatchNorm) -> bool:
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    return not bool(layer.running_mean.any()) and bool((layer.running_var == 1).all())
+
+
+def _close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    ours, theirs = ours.float().cpu(), theirs.float()
+    scale = float(theirs.abs().max()) or 1.0
+    return float((ours - theirs).abs().max()) <= _EQUAL * scale
+
+
+def _cosine(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float(nn.functional.cosine_similarity(ours.float().cpu().flatten(), theirs.float().flatten(), dim=0))

@@ -1,0 +1,127 @@
+"""Looking at the pixels that arrive: causes 1 to 5 and 7, against what the backbone expects."""
+
+import math
+
+from headstart.analysis.diagnosis import Finding
+from headstart.diagnosis.arrival import UNDERSTOOD, Arrival
+from headstart.models.backbones import default_input_size
+from headstart.records import Preprocessing
+
+_SMALL = 0.75
+"""Chosen: an input of three quarters of the side that suits the data costs MobileNetV2 five points on CIFAR-10 (96 for 128)."""
+
+_FEWEST_POSITIONS = 2  # a last map of 2 x 2 or less has pooled nothing: the exercise's case
+_FRAME = 0.98  # chosen: a frame of one pixel at 112 is a library's rounding, not padding
+_RANGE = 0.15  # chosen: of the expected range; brightness moved by so much costs less than a point
+_SAME_SCALING = 0.35  # chosen: in units of log scale and offset, half the distance between the nearest two scalings
+
+Scaling = tuple[float, float]  # pixels 0..1 to `scale * pixel + offset`
+_ONCE: tuple[Scaling, ...] = ((1.0, 0.0), (2.0, -1.0), (4.44, -2.02), (255.0, 0.0), (255.0, -116.0), (0.5, 0.0))
+"""How pixels are usually scaled: 0..1, -1..1, ImageNet's mean and deviation, 0..255, the same without the mean, half."""
+
+
+def look_at_pixels(arrival: Arrival, contract: Preprocessing | None, canvas: int, native: int) -> list[Finding]:
+    """Compare what arrives with what is expected.
+
+    Args:
+        arrival: measured.
+        contract: of the backbone; `None` where it is not known.
+        canvas: side of the images, in pixels.
+        native: side that the backbone was pretrained at.
+
+    Returns:
+        One finding for each of causes 1, 2, 3, 4, 5 and 7.
+    """
+    findings = [_size(arrival, canvas, native)]
+    if arrival.fit < UNDERSTOOD:
+        reason = {"fit": round(arrival.fit, 3)}
+        return findings + [Finding(c, "could-not-look", "input-not-understood", reason) for c in (2, 3, 4, 5, 7)]
+    findings.append(_padding(arrival))
+    if contract is None:
+        findings += [Finding(cause, "could-not-look", "no-contract", {}) for cause in (3, 4, 5)]
+    else:
+        findings += [*_range(arrival, contract), _order(arrival, contract)]
+    return [*findings, _interpolation(arrival)]
+
+
+def suitable_size(canvas: int, native: int) -> int:
+    """The input size that suits data and backbone."""
+    return default_input_size(canvas, native)
+
+
+def _size(arrival: Arrival, canvas: int, native: int) -> Finding:
+    wanted = suitable_size(canvas, native)
+    # A padded image is a matter of cause 2: what counts here is the whole input.
+    values = {"size": arrival.size, "native": native, "wanted": wanted, "map": arrival.map_side}
+    small = arrival.size < _SMALL * wanted or (arrival.map_side <= _FEWEST_POSITIONS and arrival.size < wanted)
+    if small:
+        return Finding(1, "suspected", "small-input", values)
+    return Finding(1, "cleared", "enough-input", {"size": arrival.size, "map": arrival.map_side})
+
+
+def _padding(arrival: Arrival) -> Finding:
+    if arrival.content < _FRAME * arrival.size:
+        return Finding(2, "suspected", "constant-borders", {"share": 1 - (arrival.content / arrival.size) ** 2})
+    return Finding(2, "cleared", "no-borders", {})
+
+
+def _range(arrival: Arrival, contract: Preprocessing) -> list[Finding]:
+    low, high = _ends(contract)
+    values = {
+        "low": round(arrival.low, 3),
+        "high": round(arrival.high, 3),
+        "expected_low": round(low, 3),
+        "expected_high": round(high, 3),
+    }
+    off = max(abs(arrival.low - low), abs(arrival.high - high)) / (high - low)
+    if off <= _RANGE:
+        return [
+            Finding(3, "cleared", "right-range", {"low": values["low"], "high": values["high"]}),
+            Finding(4, "cleared", "scaled-once", {}),
+        ]
+    found = (arrival.high - arrival.low, arrival.low)
+    expected = (high - low, low)
+    once = min(_distance(found, scaling) for scaling in _ONCE)
+    twice = min(_distance(found, scaling) for scaling in _scaled_twice(expected))
+    if twice < min(once, _SAME_SCALING):
+        return [
+            Finding(3, "cleared", "right-range", {"low": values["low"], "high": values["high"]}),
+            Finding(4, "suspected", "scaled-twice", values),
+        ]
+    return [Finding(3, "suspected", "other-range", values), Finding(4, "cleared", "scaled-once", {})]
+
+
+def _order(arrival: Arrival, contract: Preprocessing) -> Finding:
+    if arrival.order in ("gray", contract.channel_order):
+        return Finding(5, "cleared", "channels-in-order", {})
+    return Finding(5, "suspected", "channels-swapped", {"order": arrival.order})
+
+
+def _interpolation(arrival: Arrival) -> Finding:
+    enlarged_roughly = arrival.interpolation == "nearest"
+    if enlarged_roughly or arrival.interpolation == "bilinear-aliased":
+        return Finding(7, "suspected", "other-interpolation", {"found": arrival.interpolation, "expected": "bilinear"})
+    return Finding(7, "cleared", "same-interpolation", {"found": arrival.interpolation})
+
+
+def _ends(contract: Preprocessing) -> tuple[float, float]:
+    """What black and white become under a contract, mean over channels."""
+    pairs = list(zip(contract.mean, contract.std, strict=True))
+    return (sum(-mean / std for mean, std in pairs) / 3, sum((1 - mean) / std for mean, std in pairs) / 3)
+
+
+def _scaled_twice(expected: Scaling) -> list[Scaling]:
+    """The contract after another scaling, and the usual ones after one another."""
+    scale, offset = expected
+    first: list[Scaling] = [(1 / 255, 0.0), (scale, offset), (2 / 255, -1.0)]
+    after_contract = [(scale * a, scale * b + offset) for a, b in first]
+    plain = [(1 / 255, 0.0), (2 / 255, -1.0), (2 * 2 / 255, -1 - 2 / 255), (scale / 255, offset / 255)]
+    return [*after_contract, *plain]
+
+
+def _distance(found: Scaling, other: Scaling) -> float:
+    if found[0] * other[0] <= 0:
+        return math.inf
+    scale = abs(math.log(found[0] / other[0]))
+    offset = abs(found[1] - other[1]) / (abs(other[0]) + abs(other[1]))
+    return scale + offset

@@ -1,0 +1,160 @@
+"""Looking at how the network was trained and judged, from what its owner handed over (causes 6, 11, 14, 15, 17, 19, 22)."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from headstart.analysis.diagnosis import Finding, best_assignment
+from headstart.analysis.metrics import confusion_matrix
+from headstart.diagnosis.subject import Prepare, Subject
+from headstart.errors import UsageError
+from headstart.records import Images, Labels
+
+_JUMP = 1.5  # chosen: a training loss that rises by half is no noise of batches
+_PERMUTED = 0.10  # chosen: points gained by the best relabelling; from chance alone it gains less with 10 or more images a class
+_LOSS_FLOOR = 0.1  # chosen: share of ln(classes) below which a perfect answer's loss must lie
+_SURE = 50.0  # a logit so large that softmax gives the class probability one
+_GAP = 0.10  # chosen: train minus val accuracy
+_DIFFERENT = 1e-3  # relative: what float arithmetic in another order explains
+
+
+def look_at_paths(subject: Subject, images: Images) -> Finding:
+    """Cause 6: whether the serving path gives the same input as the evaluation's."""
+    serve = subject.evidence.serve
+    if serve is None:
+        return Finding(6, "could-not-look", "one-path", {})
+    ours, theirs = subject.prepare(images), serve(images)
+    if ours.shape != theirs.shape:
+        return Finding(6, "suspected", "paths-differ", {"difference": f"{tuple(ours.shape)} / {tuple(theirs.shape)}"})
+    scale = float(ours.std()) or 1.0
+    difference = float((ours - theirs).abs().mean()) / scale
+    if difference > _DIFFERENT:
+        return Finding(6, "suspected", "paths-differ", {"difference": round(difference, 3)})
+    return Finding(6, "cleared", "paths-equal", {})
+
+
+def look_at_augmentation(subject: Subject, images: Images) -> Finding:
+    """Cause 19: whether augmentation is drawn anew each time."""
+    augment = subject.evidence.augment
+    if augment is None:
+        return Finding(19, "could-not-look", "no-training-path", {})
+    first, second = augment(images), augment(images)
+    if first.shape != second.shape or not torch.equal(first, second):
+        return Finding(19, "cleared", "epochs-differ", {})
+    if torch.equal(first, subject.prepare(images)):
+        return Finding(19, "cleared", "no-augmentation", {})
+    return Finding(19, "suspected", "epochs-identical", {})
+
+
+def look_at_loss(subject: Subject, outputs: torch.Tensor | None, classes: int) -> Finding:
+    """Cause 14: whether the loss can come near zero on the best outputs that the network can give.
+
+    Softmax before a cross-entropy that takes logits never can: with one class at probability 1 its loss is still
+    ln(e + C - 1) - 1.
+    """
+    loss = subject.evidence.loss
+    if loss is None or outputs is None:
+        return Finding(14, "could-not-look", "no-outputs", {})
+    labels = torch.arange(min(classes, 64))
+    perfect = torch.nn.functional.one_hot(labels, classes).float()
+    bounded = bool((outputs >= 0).all() and (outputs <= 1).all())
+    if not bounded:
+        log_probabilities = bool((outputs <= 0).all()) and bool((outputs.exp().sum(1) - 1).abs().max() < 1e-3)
+        perfect = (perfect - 1) * _SURE if log_probabilities else perfect * _SURE
+    try:
+        floor = float(loss(perfect, labels))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise UsageError(
+            f"`loss` failed on outputs {tuple(perfect.shape)} and labels {tuple(labels.shape)}: {error}"
+        ) from error
+    chance = math.log(classes)
+    if not math.isfinite(floor) or floor > _LOSS_FLOOR * chance:
+        if bounded:
+            return Finding(14, "suspected", "outputs-are-probabilities", {})
+        return Finding(14, "suspected", "first-loss-off", {"loss": round(floor, 3), "expected": 0.0})
+    return Finding(14, "cleared", "loss-fits", {})
+
+
+def look_at_labels(predicted: npt.NDArray[np.int64] | None, labels: Labels, classes: int) -> Finding:
+    """Cause 15: whether a relabelling of the classes would recover accuracy."""
+    if predicted is None:
+        return Finding(15, "could-not-look", "no-predictions", {})
+    as_is, relabelled = best_assignment(confusion_matrix(labels, predicted, classes))
+    values = {"accuracy": round(as_is, 4), "permuted": round(relabelled, 4)}
+    if relabelled - as_is > _PERMUTED:
+        return Finding(15, "suspected", "permutation-recovers", values)
+    return Finding(15, "cleared", "labels-in-order", {})
+
+
+def look_at_history(history: Mapping[str, list[float]]) -> list[Finding]:
+    """Causes 11 and 22 from a training's curve: a loss that jumps, a gap that opens."""
+    losses = history.get("loss") or history.get("train_loss")
+    if not losses:
+        jump = Finding(11, "could-not-look", "no-history", {})
+    else:
+        lowest = np.minimum.accumulate(losses)
+        rises = [
+            (before, after) for before, after in zip(lowest[:-1], losses[1:], strict=True) if after > _JUMP * before
+        ]
+        if rises or not np.all(np.isfinite(losses)):
+            before, after = max(rises, key=lambda pair: pair[1]) if rises else (losses[0], losses[-1])
+            jump = Finding(11, "suspected", "loss-jump", {"before": round(before, 3), "after": round(after, 3)})
+        else:
+            jump = Finding(11, "cleared", "training-calm", {})
+    train = history.get("accuracy") or history.get("train_accuracy")
+    val = history.get("val_accuracy")
+    return [jump, gap_finding(float(train[-1]), float(val[-1])) if train and val else _no_gap()]
+
+
+def gap_finding(train: float, val: float) -> Finding:
+    """Cause 22: accuracy on train against val, 0..1."""
+    values = {"train": round(train, 4), "val": round(val, 4)}
+    if train - val > _GAP:
+        return Finding(22, "suspected", "gap-large", values)
+    return Finding(22, "cleared", "gap-small", values)
+
+
+def _no_gap() -> Finding:
+    return Finding(22, "could-not-look", "no-history", {})
+
+
+def read_history(given: Any) -> dict[str, list[float]]:
+    """Accept a training's curve as people have it: a dictionary of lists (Keras' `History.history`) or a list of dictionaries.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if given is None:
+        return {}
+    if hasattr(given, "history"):
+        given = given.history
+    if isinstance(given, Mapping):
+        return {str(name): [float(value) for value in values] for name, values in given.items()}
+    if isinstance(given, list) and all(isinstance(epoch, Mapping) for epoch in given):
+        names = given[0].keys() if given else ()
+        return {str(name): [float(epoch[name]) for epoch in given if name in epoch] for name in names}
+    raise UsageError(
+        "`history` is a dictionary of lists, such as {'loss': [...], 'val_loss': [...]}, or a list of dictionaries."
+    )
+
+
+def predicted_classes(outputs: npt.NDArray[Any], expected: int) -> npt.NDArray[np.int64]:
+    """Classes from `(n, C)` outputs or `(n,)` classes.
+
+    Raises:
+        UsageError: their number is not the test part's.
+    """
+    if len(outputs) != expected:
+        raise UsageError(
+            f"There are {len(outputs)} predictions, and the test part has {expected} images. Give one for each, in the data's order."
+        )
+    return np.asarray(outputs.argmax(1) if outputs.ndim == 2 else outputs, np.int64)
+
+
+def same_pixels(prepare: Prepare, images: Images) -> bool:
+    """Whether a path gives the same inputs twice."""
+    return bool(torch.equal(prepare(images), prepare(images)))

@@ -1,0 +1,167 @@
+"""The repair: the smallest change that takes away the proved causes, as a recipe and as the lines of PyTorch to change."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from headstart.analysis.diagnosis import Finding
+from headstart.diagnosis.arrival import Arrival
+from headstart.diagnosis.look_pixels import suitable_size
+from headstart.models.backbones import Backbone, made_for_small_images
+from headstart.records import Preprocessing, Recipe
+from headstart.study.planning import backbone_preprocessing
+
+_ENLARGED = 2  # as in study.planning: images enlarged this much are interpolated bicubically
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change: for which cause, its code (`diagnosis_repair.<code>` in the report's texts), and the values of its text."""
+
+    cause: int
+    code: str
+    values: Mapping[str, Any]
+
+
+def repaired_preprocessing(
+    arrival: Arrival,
+    contract: Preprocessing | None,
+    published: Backbone | None,
+    canvas: int,
+    native: int,
+    suspected: Iterable[int],
+) -> Preprocessing:
+    """The pixels as they should arrive: what is suspected follows the contract, the rest stays as it is."""
+    causes = set(suspected)
+    ours = arrival.preprocessing()
+    right = contract or ours
+    size = suitable_size(canvas, native) if 1 in causes else arrival.size
+    interpolation = ours.interpolation
+    if causes & {1, 2, 7}:
+        enlarged = "bicubic" if size >= _ENLARGED * canvas else "bilinear"
+        interpolation = backbone_preprocessing(published, canvas, size).interpolation if published else enlarged  # type: ignore[assignment]
+    scaled = right if causes & {3, 4} else ours
+    order = right.channel_order if 5 in causes else ours.channel_order
+    return Preprocessing(size, interpolation, scaled.mean, scaled.std, order)
+
+
+def repaired_recipe(recipe: Recipe, preprocessing: Preprocessing, proved: Iterable[int]) -> Recipe:
+    """The recipe without its proved faults; everything else as its owner wrote it."""
+    causes = set(proved)
+    changes: dict[str, Any] = {"name": f"{recipe.name}-repaired"}
+    if causes & {1, 2, 3, 4, 5, 7}:
+        changes |= {"preprocessing": preprocessing, "input_size": preprocessing.input_size}
+    if 21 in causes:
+        changes |= {"head": "convex"}
+    return recipe.with_changes(**changes)
+
+
+def list_changes(proved: Iterable[Finding], preprocessing: Preprocessing) -> list[Change]:
+    """What to change for each proved cause, in the order of their weight."""
+    size = {"size": preprocessing.input_size, "interpolation": preprocessing.interpolation}
+    contract = {"mean": _rounded(preprocessing.mean), "std": _rounded(preprocessing.std)}
+    changes: dict[int, tuple[str, dict[str, Any]]] = {
+        1: ("resize", size),
+        2: ("no-padding", {}),
+        3: ("range", contract),
+        4: ("scale-once", contract),
+        5: ("channel-order", {}),
+        6: ("one-preprocessing", {}),
+        7: ("interpolation", {"interpolation": preprocessing.interpolation}),
+        8: ("eval-mode", {}),
+        9: ("restore-buffers", {}),
+        10: ("re-estimate-batch-norm", {}),
+        11: ("lower-rate", {}),
+        12: ("rebuild-optimizer", {}),
+        13: ("load-weights", {}),
+        14: ("logits", {}),
+        15: ("fix-order", {}),
+        16: ("group-split", {}),
+        17: ("three-way-split", {}),
+        18: ("other-backbone", {}),
+        19: ("augment-after-cache", {}),
+        20: ("unfreeze", {}),
+        21: ("longer-head", {}),
+        22: ("regularize", {}),
+        23: ("small-stem", {}),
+    }
+    return [Change(finding.cause, *changes[finding.cause]) for finding in proved]
+
+
+def code_lines(causes: Iterable[int], preprocessing: Preprocessing, published: Backbone | None) -> str:
+    """The lines of PyTorch that a user would write instead; empty where no line of code repairs it."""
+    chosen = set(causes)
+    lines: list[str] = []
+    if chosen & {1, 2, 3, 4, 5, 7}:
+        size = preprocessing.input_size
+        mode = {"nearest": "NEAREST_EXACT"}.get(preprocessing.interpolation, preprocessing.interpolation.upper())
+        lines += [
+            "from torchvision.transforms import InterpolationMode, v2",
+            "",
+            "# What should arrive at the first layer: leave out what your network does itself.",
+            "preprocess = v2.Compose([",
+            "    v2.ToImage(),  # RGB, 0..255",
+            f"    v2.Resize(({size}, {size}), interpolation=InterpolationMode.{mode}, antialias=True),",
+            "    v2.ToDtype(torch.float32, scale=True),  # 0..1, once",
+            f"    v2.Normalize(mean={_rounded(preprocessing.mean)}, std={_rounded(preprocessing.std)}),",
+            "])",
+        ]
+    if chosen & {9, 13} and published is not None:
+        small = made_for_small_images(published.architecture)
+        file = published.path.name if published.path else f"{published.architecture}.safetensors"
+        arguments = "".join(f", {name}={value!r}" for name, value in published.timm_arguments.items())
+        lines += [
+            "import timm",
+            "from safetensors.torch import load_file",
+            *(["import headstart.models.small32  # makes the architecture known to timm"] if small else []),
+            "",
+            f'model = timm.create_model("{published.architecture}", num_classes=0{arguments})',
+            "# strict: a missing key is an error",
+            f'model.load_state_dict(load_file("{file}"))',
+        ]
+    if chosen & {8, 9}:
+        lines.append(
+            "model.eval()  # before every epoch, after model.train() of the whole: frozen batch norm must not move"
+        )
+    if 21 in chosen:
+        lines.append(
+            "# train the head until its loss stands still, or fit it: sklearn.linear_model.LogisticRegression(max_iter=1000)"
+        )
+    if 12 in chosen:
+        lines.append(
+            "optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])  # after unfreezing"
+        )
+    if 14 in chosen:
+        lines.append("loss = torch.nn.CrossEntropyLoss()(logits, labels)  # logits, no softmax before it")
+    if lines and "torch.float32" in "\n".join(lines):
+        lines.insert(0, "import torch")
+    return "\n".join(lines)
+
+
+def to_toml(recipe: Recipe) -> str:
+    """A recipe as `headstart compare --recipe FILE` reads it."""
+    plain: list[str] = []
+    tables: list[str] = []
+    defaults = asdict(Recipe(name=recipe.name, kind=recipe.kind))
+    for key, value in asdict(recipe).items():
+        if value is None or key in ("weights_sha256", "callbacks"):
+            continue
+        if isinstance(value, dict):
+            tables += ["", f"[{key}]", *(f"{inner} = {_toml(one)}" for inner, one in value.items())]
+        elif value != defaults[key] or key in ("name", "kind"):
+            plain.append(f"{key} = {_toml(value)}")
+    return "\n".join([*plain, *tables, ""])
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(one) for one in value) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return repr(value)
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [round(value, 4) for value in values]

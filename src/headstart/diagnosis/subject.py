@@ -1,0 +1,327 @@
+"""The patient: a network with its images, as its owner runs it, whether a recipe of ours or somebody's own PyTorch code."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from safetensors import safe_open
+from torch import nn
+
+from headstart.data.preprocessing import apply_preprocessing
+from headstart.errors import UsageError
+from headstart.models.backbones import Backbone, build_backbone, find_backbone
+from headstart.models.weights import weight_files
+from headstart.records import Images, Preprocessing, Recipe
+
+Prepare = Callable[[Images], torch.Tensor]
+"""From `(B, S, S, 3) uint8` to what the network is given."""
+
+_Norm = nn.modules.batchnorm._BatchNorm
+_NOT_COMPARED = "num_batches_tracked"  # bookkeeping of training, no part of what a network computes
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an owner may hand over beside the network; every part is optional.
+
+    Attributes:
+        history: per epoch, such as `{"loss": [...], "val_loss": [...], "accuracy": [...], "val_accuracy": [...]}`.
+        predictions: `(n, C)` outputs or `(n,)` predicted classes, of the test part in the order of the data.
+        loss: from the network's outputs and `(n,) int64` labels to a number.
+        optimizer: the one that trains the network.
+        augment: the training path from images to inputs, where it differs from the evaluation's.
+        serve: the path from images to inputs in use, where it differs from the evaluation's.
+    """
+
+    history: dict[str, list[float]] = field(default_factory=dict)
+    predictions: npt.NDArray[Any] | None = None
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    optimizer: torch.optim.Optimizer | None = None
+    augment: Prepare | None = None
+    serve: Prepare | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network as it is run.
+
+    Attributes:
+        name: for people.
+        module: from what `prepare` gives to features, or to logits if it ends in its own classifier.
+        prepare: from pixels to the module's input.
+        head: from features to logits, where the module stops at features.
+        classifier: name of the module's own last linear layer, where it ends in one.
+        train_mode: whether the module runs in training mode.
+        batch: images that go through it at a time; matters in training mode.
+        published: the pretrained backbone that it is made from, where known.
+        names: the module's tensor names to the published ones.
+        contract: what the backbone expects of its input, where known.
+        recipe: where it is one of ours.
+        evidence: what else its owner handed over.
+    """
+
+    name: str
+    module: nn.Module
+    prepare: Prepare
+    head: nn.Module | None = None
+    classifier: str | None = None
+    train_mode: bool = False
+    batch: int = 64
+    published: Backbone | None = None
+    names: dict[str, str] = field(default_factory=dict)
+    contract: Preprocessing | None = None
+    recipe: Recipe | None = None
+    evidence: Evidence = field(default_factory=Evidence)
+
+
+def subject_of_module(
+    module: nn.Module,
+    preprocess: Callable[..., Any],
+    example: Images,
+    classes: int,
+    *,
+    name: str,
+    head: nn.Module | None = None,
+    train_mode: bool | None = None,
+    batch: int = 64,
+    weights_dir: Path | None = None,
+    evidence: Evidence | None = None,
+) -> Subject:
+    """Take in somebody's own network, whose parameters and modes are left as they are.
+
+    Args:
+        module: a backbone, or a whole classifier.
+        preprocess: from images to its input; see `batched`.
+        example: `(B, S, S, 3) uint8`.
+        classes: number of classes.
+        name: for people.
+        head: from features to logits, where the module stops at features.
+        train_mode: whether it is run in training mode; `None` takes the mode that it is in.
+        batch: images at a time.
+        weights_dir: where published weights are looked for first.
+        evidence: what else there is.
+    """
+    prepare = batched(preprocess, example)
+    found = find_published(module, weights_dir)
+    published, names = found if found is not None else (None, {})
+    if train_mode is None:
+        train_mode = any(layer.training for layer in module.modules() if isinstance(layer, _Norm))
+    still = copied(module).eval()
+    try:
+        with torch.inference_mode():
+            outputs = still(prepare(example[:2]))
+    except Exception as error:  # somebody else's network fails in its own ways
+        raise UsageError(
+            f"The network failed on what `preprocess` returned: {type(error).__name__}: {error}"
+        ) from error
+    return Subject(
+        name=name,
+        module=module,
+        prepare=prepare,
+        head=head,
+        classifier=None if head is not None else find_classifier(module, outputs, classes),
+        train_mode=train_mode,
+        batch=batch,
+        published=published,
+        names=names,
+        contract=published.preprocessing if published is not None else _own_contract(module),
+        evidence=evidence or Evidence(),
+    )
+
+
+def subject_of_recipe(recipe: Recipe, backbone: Backbone) -> Subject:
+    """The frozen part of one of our recipes: the published network behind the recipe's preprocessing."""
+    assert recipe.preprocessing is not None
+    preprocessing = recipe.preprocessing
+    module = build_backbone(backbone)
+    return Subject(
+        name=recipe.name,
+        module=module,
+        prepare=lambda images: apply_preprocessing(images, preprocessing),
+        published=backbone,
+        names={name: name for name in module.state_dict() if not name.endswith(_NOT_COMPARED)},
+        contract=backbone.preprocessing,
+        recipe=recipe,
+    )
+
+
+def _own_contract(module: nn.Module) -> Preprocessing | None:
+    """What a timm network says of itself, where its weights are not on this machine."""
+    for layer in module.modules():
+        config = getattr(layer, "pretrained_cfg", None)
+        if isinstance(config, dict) and {"input_size", "mean", "std"} <= config.keys():
+            mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
+            return Preprocessing(int(config["input_size"][-1]), "bilinear", mean, std)  # type: ignore[arg-type]
+    return None
+
+
+def batched(preprocess: Callable[..., Any], example: Images) -> Prepare:
+    """Find out how a preprocessing wants to be called, and give it the one form that we use.
+
+    Args:
+        preprocess: takes one PIL image, one `(H, W, 3)` array or a batch of them; returns a tensor or array, channels first.
+        example: `(B, S, S, 3) uint8`, two images at least.
+
+    Raises:
+        UsageError: no way of calling it gives inputs; the message has what each attempt said.
+    """
+    ways: dict[str, Prepare] = {
+        "a PIL image": lambda images: torch.stack([_tensor(preprocess(Image.fromarray(one))) for one in images]),
+        "a batch (B, H, W, 3) uint8": lambda images: _tensor(preprocess(np.ascontiguousarray(images))),
+        "an image (H, W, 3) uint8": lambda images: torch.stack([_tensor(preprocess(one.copy())) for one in images]),
+    }
+    said = []
+    for way, prepare in ways.items():
+        try:
+            inputs = prepare(example[:2])
+        except Exception as error:  # noqa: BLE001 - somebody else's code fails in its own ways; all are reported below
+            said.append(f"given {way}: {type(error).__name__}: {error}")
+            continue
+        if inputs.ndim == 4 and len(inputs) == 2 and inputs.shape[1] in (1, 3):
+            return prepare
+        said.append(f"given {way}: it returned shape {tuple(inputs.shape)}")
+    raise UsageError(
+        "`preprocess` turns images into the network's input, (B, 3, H, W) floating point. It did not: "
+        + "; ".join(said)
+    )
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
+    return tensor.detach().float()
+
+
+def find_published(module: nn.Module, weights_dir: Path | None) -> tuple[Backbone, dict[str, str]] | None:
+    """Recognise a known backbone inside a module, by tensor names or, failing that, by the sequence of tensor shapes.
+
+    Only weights on this machine are tried.
+
+    Returns:
+        The backbone, and the module's names of its tensors mapped to the published names; `None` if none fits.
+    """
+    state = {
+        name: tuple(value.shape) for name, value in module.state_dict().items() if not name.endswith(_NOT_COMPARED)
+    }
+    for file in weight_files(weights_dir):
+        with safe_open(file.path, framework="pt") as tensors:
+            wanted = {
+                name: tuple(tensors.get_slice(name).get_shape())
+                for name in tensors.keys()  # noqa: SIM118 - not a dict
+                if not name.endswith(_NOT_COMPARED)
+            }
+        names = _match_by_name(state, wanted)
+        if names is None:
+            backbone = find_backbone(str(file.path), weights_dir)
+            built = build_backbone(backbone).state_dict()  # a file's tensors are sorted by name, a module's by depth
+            names = _match_by_shape(state, {name: wanted[name] for name in built if name in wanted})
+        if names is not None:
+            return find_backbone(str(file.path), weights_dir), names
+    return None
+
+
+def _match_by_name(state: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> dict[str, str] | None:
+    first = next(iter(wanted))
+    for name in state:
+        if name == first or name.endswith("." + first):
+            prefix = name[: len(name) - len(first)]
+            if all(state.get(prefix + key) == shape for key, shape in wanted.items()):
+                return {prefix + key: key for key in wanted}
+    return None
+
+
+def _match_by_shape(state: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> dict[str, str] | None:
+    names, shapes, sought = list(state), list(state.values()), list(wanted.values())
+    for start in range(len(shapes) - len(sought) + 1):
+        if shapes[start : start + len(sought)] == sought:
+            return dict(zip(names[start : start + len(sought)], wanted, strict=True))
+    return None
+
+
+def published_state(subject: Subject) -> dict[str, torch.Tensor]:
+    """The published tensors under the module's own names; empty where nothing is known."""
+    if subject.published is None:
+        return {}
+    state = build_backbone(subject.published).state_dict()
+    return {ours: state[theirs] for ours, theirs in subject.names.items()}
+
+
+def first_convolution(module: nn.Module) -> nn.Conv2d | None:
+    """The convolution that sees the pixels."""
+    return next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+
+
+@contextmanager
+def fed_at_first_convolution(module: nn.Module) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+    """Run a module with its first convolution fed directly, whatever stands before it (an inner normalisation, a resize).
+
+    Yields:
+        A function from the convolution's input `(B, 3, H, W)` to the module's output.
+    """
+    convolution = first_convolution(module)
+    if convolution is None:
+        raise UsageError("The network has no convolution; only convolutional backbones can be fed in steps.")
+    pending: list[torch.Tensor] = []
+
+    def replace(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        return (pending.pop(),) if pending else None
+
+    handle = convolution.register_forward_pre_hook(replace)
+
+    def run(inputs: torch.Tensor) -> torch.Tensor:
+        pending[:] = [inputs]
+        output: torch.Tensor = module(inputs)
+        return output
+
+    try:
+        yield run
+    finally:
+        handle.remove()
+
+
+def find_classifier(module: nn.Module, outputs: torch.Tensor, classes: int) -> str | None:
+    """Name of the module's own last linear layer, if its outputs have one number for each class."""
+    if outputs.ndim != 2 or outputs.shape[1] != classes:
+        return None
+    linear = [
+        name for name, layer in module.named_modules() if isinstance(layer, nn.Linear) and layer.out_features == classes
+    ]
+    return linear[-1] if linear else None
+
+
+def pooled(features: torch.Tensor) -> torch.Tensor:
+    """`(B, D)` features: maps are averaged over their positions, anything else is flattened."""
+    return features.mean((2, 3)) if features.ndim == 4 else features.flatten(1)
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A module that can be changed without changing its owner's."""
+    return copy.deepcopy(module)
+
+
+def norm_layers(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The batch-norm layers that keep statistics."""
+    return [layer for layer in module.modules() if isinstance(layer, _Norm) and layer.track_running_stats]
+
+
+@contextmanager
+def in_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
+    """Training or evaluation mode inside the block; stored statistics do not move, and everything is put back afterwards."""
+    modes = {layer: layer.training for layer in module.modules()}
+    momenta = {layer: layer.momentum for layer in norm_layers(module)}
+    for norm in momenta:
+        norm.momentum = 0.0
+    module.train(training)
+    try:
+        yield
+    finally:
+        for norm, momentum in momenta.items():
+            norm.momentum = momentum
+        for layer, mode in modes.items():
+            layer.training = mode

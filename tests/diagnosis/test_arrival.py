@@ -1,0 +1,117 @@
+"""What arrives is recognised, whatever the owner's code looks like."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+from torchvision.transforms import InterpolationMode, v2
+
+from headstart.diagnosis.arrival import Arrival, measure_arrival, sample_images
+from headstart.diagnosis.look_pixels import look_at_pixels
+from headstart.diagnosis.subject import batched, subject_of_module
+from headstart.errors import UsageError
+from headstart.records import Images, Preprocessing
+from tests.models.factory import TINY
+
+CONTRACT = Preprocessing(64, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def photographs(count: int = 40, side: int = 32) -> Images:
+    """Smooth coloured pictures: noise of 8 x 8 patches, enlarged."""
+    small = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    pictures = v2.functional.resize(torch.from_numpy(small).permute(0, 3, 1, 2), [side, side])
+    images: Images = np.ascontiguousarray(pictures.permute(0, 2, 3, 1).numpy())
+    return images
+
+
+def compose(
+    *steps: nn.Module, size: int = 64, mode: InterpolationMode = InterpolationMode.BILINEAR
+) -> Callable[..., Any]:
+    """A torchvision pipeline as tutorials write it."""
+    resize = v2.Resize((size, size), interpolation=mode, antialias=True)
+    return v2.Compose([v2.ToImage(), resize, v2.ToDtype(torch.float32, scale=True), *steps])
+
+
+def arrive(preprocess: Callable[..., Any], before: nn.Module | None = None) -> Arrival:
+    """Measure through a tiny network, with a module before it if one is given."""
+    network = timm.create_model(TINY, num_classes=0)
+    module = network if before is None else nn.Sequential(before, network)
+    images = photographs()
+    subject = subject_of_module(module, preprocess, images[:2], 10, name="mine", train_mode=False)
+    return measure_arrival(subject, sample_images(images))
+
+
+def test_a_plain_pipeline_is_read_off() -> None:
+    arrival = arrive(compose(v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])))
+    assert (arrival.size, arrival.content, arrival.order, arrival.crop) == (64, 64, "RGB", 1.0)
+    assert arrival.fit > 0.99
+    assert arrival.mean == pytest.approx((0.485, 0.456, 0.406), abs=0.02)
+    assert arrival.std == pytest.approx((0.229, 0.224, 0.225), rel=0.02)
+    assert arrival.map_side == 2
+
+
+def test_frame_order_and_interpolation_are_seen() -> None:
+    def padded(image: Any) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(image)[..., ::-1].copy()).permute(2, 0, 1).float() / 255
+        return nn.functional.pad(pixels, (48, 48, 48, 48))
+
+    arrival = arrive(padded)
+    assert (arrival.size, arrival.content, arrival.order) == (128, 32, "BGR")
+    assert (arrival.low, arrival.high) == (pytest.approx(0, abs=0.01), pytest.approx(1, abs=0.01))
+    assert arrive(compose(size=96, mode=InterpolationMode.NEAREST)).interpolation == "nearest"
+    assert arrive(compose(size=96)).interpolation == "bilinear"
+
+
+def test_a_normalisation_inside_the_network_counts() -> None:
+    class Inner(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return (pixels - 0.5) / 0.5
+
+    arrival = arrive(compose(v2.Normalize([0.5] * 3, [0.5] * 3)), Inner())
+    findings = {finding.cause: finding for finding in look_at_pixels(arrival, CONTRACT, 32, 64)}
+    assert findings[4].status == "suspected"
+    assert findings[3].status == "cleared"
+
+
+@pytest.mark.parametrize(
+    ("steps", "suspected"),
+    [
+        ((v2.Normalize([0.5] * 3, [0.5] * 3),), set()),
+        ((), {3}),
+        ((v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),), {3}),
+        ((v2.Lambda(lambda pixels: pixels * 255),), {3}),
+        ((v2.Lambda(lambda pixels: pixels / 255), v2.Normalize([0.5] * 3, [0.5] * 3)), {4}),
+        ((v2.Lambda(lambda pixels: pixels / 255),), {4}),
+        ((v2.Normalize([0.5] * 3, [0.5] * 3), v2.Lambda(lambda pixels: pixels.flip(-3))), {5}),
+    ],
+)
+def test_ranges_and_orders_against_the_contract(steps: tuple[nn.Module, ...], suspected: set[int]) -> None:
+    findings = look_at_pixels(arrive(compose(*steps, size=96)), CONTRACT, 24, 64)
+    assert {finding.cause for finding in findings if finding.status == "suspected"} == suspected
+    assert {finding.cause for finding in findings} == {1, 2, 3, 4, 5, 7}
+
+
+def test_what_is_no_picture_of_the_pixels_is_not_judged() -> None:
+    def shuffled(image: Any) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+        return pixels.flatten(1)[:, torch.randperm(1024, generator=torch.Generator().manual_seed(0))].view(3, 32, 32)
+
+    findings = look_at_pixels(arrive(shuffled), CONTRACT, 32, 64)
+    assert {finding.code for finding in findings if finding.cause != 1} == {"input-not-understood"}
+
+
+def test_a_preprocessing_may_take_a_picture_an_array_or_a_batch() -> None:
+    images = photographs(3)
+    ways: list[Callable[..., Any]] = [
+        compose(),
+        lambda batch: torch.from_numpy(batch).permute(0, 3, 1, 2) / 255 if batch.ndim == 4 else 1 / 0,
+        lambda array: np.transpose(array, (2, 0, 1)) if isinstance(array, np.ndarray) and array.ndim == 3 else 1 / 0,
+    ]
+    for way in ways:
+        assert batched(way, images)(images).shape[:2] == (3, 3)
+    with pytest.raises(UsageError, match=r"given a PIL image.*given a batch.*given an image"):
+        batched(lambda images: 1 / 0, images)

@@ -1,0 +1,197 @@
+"""Whole diagnoses on the digits and the bundled backbone: planted faults are named, healthy code is left in peace."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import headstart
+from headstart.data.sources import load_images
+from headstart.data.splits import make_split
+from headstart.diagnosis.prove import draw_sample
+from headstart.errors import UsageError
+from headstart.models.backbones import find_backbone
+from headstart.records import Preprocessing, Recipe
+from headstart.study.presets import read_recipe
+
+SMALL = find_backbone("small32_s")
+MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (SMALL.preprocessing.mean, SMALL.preprocessing.std))
+
+
+def network() -> nn.Module:
+    """The bundled backbone, loaded as a user would."""
+    module = timm.create_model("small32_s", num_classes=0)
+    assert SMALL.path is not None
+    module.load_state_dict({name: value.float() for name, value in load_file(SMALL.path).items()}, strict=False)
+    return module.eval()
+
+
+def pixels(image: Any) -> torch.Tensor:
+    """An image at 32 px, 0..1."""
+    return torch.from_numpy(np.array(image.resize((32, 32)))).permute(2, 0, 1).float() / 255
+
+
+def right(image: Any) -> torch.Tensor:
+    """As the backbone expects it."""
+    return (pixels(image) - MEAN) / STD
+
+
+def diagnose(
+    folder: Path, module: nn.Module, preprocess: Callable[..., Any] = right, **given: Any
+) -> headstart.Diagnosis:
+    """Diagnose on the digits."""
+    return headstart.diagnose(module, "digits", preprocess=preprocess, runs=folder, language="en", **given)
+
+
+def test_healthy_code_is_left_in_peace_and_not_changed(tmp_path: Path) -> None:
+    module = network().train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    found = diagnose(tmp_path, module, train_mode=False)
+    assert found.record["verdict"]["code"] == "healthy"
+    assert found.proved == []
+    assert [cause["name"] for cause in found.causes if cause["status"] == "suspected"] == []
+    assert len(found.causes) == 23
+    assert module.training
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert (tmp_path / "digits-diagnosis" / "report.html").stat().st_size > 5000
+
+
+def test_planted_pixel_faults_are_named_and_repaired(tmp_path: Path) -> None:
+    def wrong(image: Any) -> torch.Tensor:
+        small = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()  # 8 px, 0..255
+        return nn.functional.pad(small, (12, 12, 12, 12))
+
+    found = diagnose(tmp_path, network(), wrong)
+    assert found.proved[0] == "padding"
+    accuracy = found.record["accuracy"]
+    assert accuracy["repaired"] > accuracy["failing"] + 0.05
+    assert sum(step["points"] for step in found.record["waterfall"]) == pytest.approx(
+        100 * (accuracy["repaired"] - accuracy["failing"])
+    )
+    recipe = found.repaired_recipe
+    assert recipe is not None
+    assert recipe.preprocessing is not None
+    assert recipe.preprocessing.input_size == 32
+    assert read_recipe(tmp_path / "digits-diagnosis" / "repaired.toml") == recipe
+    assert "v2.Resize((32, 32)" in found.record["repair"]["code"]
+
+
+def test_weights_that_were_never_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    found = diagnose(tmp_path, timm.create_model("small32_s", num_classes=0).eval())
+    assert found.causes[0]["name"] == "weights-not-loaded"
+    assert found.causes[0]["status"] in ("proved", "suspected")
+
+
+def test_statistics_overwritten_by_a_stray_pass(tmp_path: Path) -> None:
+    module = network()
+    module.train()
+    with torch.no_grad():
+        for _ in range(30):
+            module(4 * torch.randn(16, 3, 32, 32) + 3)
+    found = diagnose(tmp_path, module.eval())
+    assert found.causes[0]["name"] == "batch-norm-overwritten"
+
+
+def test_causes_that_the_owner_s_evidence_shows(tmp_path: Path) -> None:
+    images = load_images("digits")
+    split, _ = make_split(images)
+    module = network()
+    permuted = (images.labels[split.test] + 1) % 10
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    module.get_submodule("stage3").requires_grad_(True)
+    found = diagnose(
+        tmp_path,
+        nn.Sequential(module, nn.Linear(SMALL.features, 10), nn.Softmax(dim=1)),
+        predictions=permuted,
+        optimizer=optimizer,
+        loss=nn.CrossEntropyLoss(),
+        history={"loss": [2.0, 1.0, 3.0], "accuracy": [0.5, 0.8, 0.99], "val_accuracy": [0.5, 0.6, 0.6]},
+        serve=pixels,
+        augment=lambda image: right(image).flip(-1),
+    )
+    status = {cause["name"]: cause["status"] for cause in found.causes}
+    for name in (
+        "label-order",
+        "optimizer-misses-parameters",
+        "loss-activation",
+        "learning-rate",
+        "overfit",
+        "train-serve-mismatch",
+        "cached-augmentation",
+    ):
+        assert status[name] == "suspected", name
+
+
+def test_a_recipe_of_ours_and_the_second_time_it_is_found_done(tmp_path: Path) -> None:
+    recipe = Recipe(name="mine", kind="probe", backbone="small32_s", preprocessing=Preprocessing(8))
+    first = headstart.diagnose(
+        "digits", recipe=recipe, runs=tmp_path, language="es", command="headstart diagnose digits"
+    )
+    assert first.proved[0] == "input-size"
+    record = json.loads((first.folder / "diagnosis.json").read_text(encoding="utf-8"))
+    assert {"recipe", "accuracy", "causes", "repaired_recipe"} <= record.keys()
+    assert record["accuracy"]["repaired"] > record["accuracy"]["failing"]
+    assert record["causes"][0]["points"]["low"] > 0
+    assert "tamaño" in first.verdict
+    created = record["created"]
+    again = headstart.diagnose("digits", recipe=recipe, runs=tmp_path, language="en")
+    assert again.record["created"] == created
+    assert again.verdict != first.verdict
+    compared = headstart.compare("digits", [str(first.folder / "repaired.toml")], seeds=1, runs=tmp_path, language="en")
+    assert list(compared.accuracies.values()) == [pytest.approx(record["accuracy"]["repaired"])]
+    from_run = headstart.diagnose(compared.folder, runs=tmp_path, language="en")
+    assert from_run.record["verdict"]["code"] == "healthy"
+
+
+def test_a_script_s_function_and_what_it_may_do_wrong(tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import timm, numpy, torch\n"
+        "def build():\n"
+        "    model = timm.create_model('test_efficientnet', num_classes=10).eval()\n"
+        "    return model, lambda image: torch.from_numpy(numpy.array(image.resize((64, 64)))).permute(2, 0, 1) / 255\n"
+        "def broken():\n    raise ValueError('no such file')\n"
+        "def empty():\n    return None\n",
+        encoding="utf-8",
+    )
+    found = headstart.diagnose(f"{script}:build", "digits", runs=tmp_path, language="en")
+    assert found.record["subject"]["kind"] == "module"
+    for target, said in (
+        (f"{script}:broken", r"broken\(\) failed: ValueError: no such file"),
+        (f"{script}:empty", r"returned NoneType. Expected \(model, preprocess\)"),
+        (f"{script}:nothing", "has no function 'nothing'. It has build, broken, empty"),
+        (f"{tmp_path / 'gone.py'}:build", "There is no script"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            headstart.diagnose(target, "digits", runs=tmp_path)
+    with pytest.raises(UsageError, match="needs data"):
+        headstart.diagnose(f"{script}:build", runs=tmp_path)
+    with pytest.raises(UsageError, match="there is no transfer to diagnose"):
+        headstart.diagnose("digits", recipe="cnn", runs=tmp_path)
+
+
+def test_the_sample_leaves_test_closed() -> None:
+    images = load_images("digits")
+    split, _ = make_split(images)
+    sample = draw_sample(images, split)
+    assert set(sample) <= set(split.train)
+    assert len(sample) > 1000
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_classroom_s_causes_on_cifar10(real_cifar10: Path, real_weights: Path, tmp_path: Path) -> None:
+    found = headstart.diagnose(real_cifar10, weights_dir=real_weights, limit=4000, runs=tmp_path, language="en")
+    assert found.proved[:2] == ["input-size", "pixel-range"]
+    assert found.record["accuracy"]["failing"] < 0.35
+    assert found.record["accuracy"]["repaired"] > 0.80
