@@ -1,0 +1,317 @@
+"""The benchmark's cases: data sets, correct setups, single faults, pairs of faults, all drawn by fixed rules.
+
+Every case belongs to the part `tune` or `report`, in turns within its kind: thresholds are chosen on the first, what is
+reported comes from the second.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import timm
+import torch
+from faults import FAULTS, Fault, Place, correct_pixels, image_set
+from measuring import re_estimated
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+from setups import Normalization, Setup, Triple
+from sklearn.datasets import load_digits
+
+from headstart.models.small32 import FAMILY
+from headstart.models.weights import BUNDLED_WEIGHTS
+from headstart.records import ImageSet
+
+_PER_CLASS = 250
+_TINY_CLASSES = 10  # of Tiny ImageNet's 200, evenly spaced by name
+_LARGEST_CLASS, _SHRINKING = 700, 0.75  # imbalanced: every class has three quarters of the one before
+_FOG = (0.25, 150.0)  # contrast and brightness
+_SINGLE_PLACES, _PAIR_PLACES = 3, 2
+
+CANVAS = {
+    "cifar": 32,
+    "gray": 32,
+    "imbalanced": 32,
+    "fog": 32,
+    "tiny": 16,
+    "upscaled": 64,
+    "digits": 8,
+    "tiny-imagenet": 64,
+}
+"""Side of the images of each data set; `tiny` and `upscaled` are CIFAR-10, shrunk and enlarged."""
+
+_UNCOLOURED = ("digits", "gray")
+_MOBILENET = {"num_classes": 0, "pad_type": "same", "bn_eps": 1e-3}
+
+# In turns: two fast backbones made for small images, two that are ImageNet's. Tiny ImageNet is what the small ones were
+# pretrained on, so it is left to the others.
+_WHERE = (
+    ("cifar", "small32_m", "torchvision"),
+    ("digits", "mobilenetv2_035", "numpy"),
+    ("tiny", "small32_s", "batch"),
+    ("cifar", "mobilenetv2_035", "inside"),
+    ("gray", "small32_m", "wrapper"),
+    ("imbalanced", "mobilenetv2_035", "torchvision"),
+    ("upscaled", "small32_s", "numpy"),
+    ("tiny-imagenet", "mobilenetv2_100", "batch"),
+    ("digits", "small32_m", "inside"),
+    ("gray", "mobilenetv2_035", "children"),
+    ("imbalanced", "small32_s", "inside"),
+    ("tiny", "mobilenetv2_035", "wrapper"),
+    ("cifar", "small32_s", "numpy"),
+    ("upscaled", "mobilenetv2_035", "batch"),
+    ("tiny", "small32_m", "torchvision"),
+    ("tiny-imagenet", "mobilenetv2_035", "torchvision"),
+    ("imbalanced", "small32_m", "batch"),
+    ("cifar", "mobilenetv2_100", "children"),
+)
+_FOGGY = (("fog", "mobilenetv2_035", "torchvision"), ("fog", "small32_m", "numpy"), ("fog", "small32_s", "inside"))
+
+_EVIDENCE = ("none", "whole", "head")
+"""What the author hands over beside the network: nothing; a whole classifier with loss, optimizer, augmentation, service and
+history; a head kept apart with its predictions and the service."""
+
+_PAIRS = (
+    ("without-resize", "not-normalized"),
+    ("without-resize", "reversed-channels"),
+    ("shrunk", "raw"),
+    ("framed-black", "not-normalized"),
+    ("framed-zero", "reversed-channels"),
+    ("raw", "reversed-channels"),
+    ("divided-twice", "reversed-channels"),
+    ("normalized-twice", "nearest"),
+    ("without-resize", "divided-twice"),
+    ("framed-black", "normalized-twice"),
+    ("nearest", "imagenet-numbers"),
+    ("not-normalized", "left-training"),
+    ("shrunk", "left-training"),
+    ("raw", "statistics-of-noise"),
+    ("reversed-channels", "statistics-of-noise"),
+    ("without-resize", "statistics-of-noise"),
+    ("shrunk", "half-loaded"),
+    ("raw", "never-loaded"),
+    ("framed-black", "left-training"),
+    ("without-resize", "optimizer-before-thawing"),
+    ("not-normalized", "softmax-twice"),
+    ("raw", "head-in-another-order"),
+    ("not-normalized", "copied-images"),
+    ("shrunk", "one-step"),
+    ("divided-twice", "cached-augmentation"),
+    ("framed-zero", "serves-another-range"),
+    ("without-resize", "overfitted"),
+    ("only-centred", "rate-too-high"),
+    ("left-training", "optimizer-before-thawing"),
+    ("statistics-of-noise", "copied-images"),
+    ("statistics-of-noise", "one-step"),
+    ("left-training", "cached-augmentation"),
+    ("half-loaded", "predictions-in-another-order"),
+    ("optimizer-before-thawing", "copied-images"),
+    ("softmax-twice", "cached-augmentation"),
+    ("serves-another-range", "rate-too-high"),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A setup with nothing, one or two faults, and the part that it belongs to."""
+
+    name: str
+    kind: str
+    part: str
+    place: Place
+    evidence: str
+    faults: tuple[Fault, ...]
+
+    @property
+    def planted(self) -> tuple[int, ...]:
+        """The planted causes."""
+        return tuple(fault.cause for fault in self.faults)
+
+
+class MissingWeightsError(Exception):
+    """A backbone's weights are not on this machine."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where data and weights are."""
+
+    cifar10: Path
+    tiny_imagenet: Path
+    weights: Path
+
+
+def all_cases() -> list[Case]:
+    """Every case; the kinds take turns, so that a beginning of the list is a fair sample of it."""
+    kinds = (list(_healthy()), list(_singles()), list(_pairs()))
+    spread = [
+        ((number + 0.5) / len(cases), kind, case)
+        for kind, cases in enumerate(kinds)
+        for number, case in enumerate(cases)
+    ]
+    return [case for _, _, case in sorted(spread, key=lambda one: one[:2])]
+
+
+def correct_setup(place: Place, folders: Folders, evidence: str = "none") -> Setup:
+    """The setup of a place before anything is planted."""
+    backbone, published, norm, interpolation = load_backbone(place.backbone, folders.weights)
+    shown: dict[str, dict[str, Any]] = {
+        "none": {},
+        "whole": {
+            "ending": "whole",
+            "optimizer": "complete",
+            "augmentation": "fresh",
+            "serving": "same",
+            "history": "calm",
+        },
+        "head": {"ending": "head", "predictions": True, "serving": "same"},
+    }
+    setup = Setup(
+        data=load_data(place.data, folders),
+        backbone=backbone,
+        published=published,
+        norm=norm,
+        pixels=correct_pixels(place.size, interpolation, norm, place.style),
+        style=place.style,
+        **shown[evidence],
+    )
+    return re_estimated(setup) if place.data == "fog" else setup
+
+
+def planted(setup: Setup, faults: tuple[Fault, ...]) -> Setup:
+    """A setup with these faults, one after another."""
+    for fault in faults:
+        setup = fault.plant(setup)
+    return setup
+
+
+def _place(where: tuple[str, str, str]) -> Place:
+    data, backbone, style = where
+    canvas = CANVAS[data]
+    # What suits the data: small backbones at their native 32 px or the images' own size, ImageNet's at 96 to 128 px.
+    size = max(32, canvas) if backbone.startswith("small32") else (96 if canvas < 32 else 128)
+    return Place(data, backbone, style, canvas, size, data not in _UNCOLOURED)
+
+
+def _case(kind: str, number: int, where: tuple[str, str, str], evidence: str, faults: tuple[Fault, ...]) -> Case:
+    names = "+".join(fault.name for fault in faults) or "healthy"
+    name = f"{names}/{'/'.join(where)}/{evidence}"
+    return Case(name, kind, ("tune", "report")[number % 2], _place(where), evidence, faults)
+
+
+def _healthy() -> Iterator[Case]:
+    number = 0
+    for turn, evidence in enumerate(_EVIDENCE):
+        # The third round takes every second place: the costliest evidence is the same network again.
+        for where in (*_WHERE, *_FOGGY[turn : turn + 1])[:: 2 if turn == 2 else 1]:
+            yield _case("healthy", number, where, evidence, ())
+            number += 1
+
+
+def _singles() -> Iterator[Case]:
+    number = cursor = 0
+    for fault in FAULTS:
+        for _ in range(_SINGLE_PLACES):
+            where, cursor = _next_place((fault,), cursor)
+            yield _case("single", number, where, _evidence_for((fault,), number), (fault,))
+            number += 1
+
+
+def _pairs() -> Iterator[Case]:
+    by_name = {fault.name: fault for fault in FAULTS}
+    number = cursor = 0
+    for first, second in _PAIRS:
+        both = (by_name[first], by_name[second])
+        for _ in range(_PAIR_PLACES):
+            where, cursor = _next_place(both, cursor)
+            yield _case("pair", number, where, _evidence_for(both, number), both)
+            number += 1
+
+
+def _evidence_for(faults: tuple[Fault, ...], number: int) -> str:
+    """In turns, the same in both parts; where labels or pictures say nothing there is no head worth handing over."""
+    return "none" if any(fault.cause == 20 for fault in faults) else _EVIDENCE[number // 2 % 3]
+
+
+def _next_place(faults: tuple[Fault, ...], cursor: int) -> tuple[tuple[str, str, str], int]:
+    """The next place, in turns, where all of these can be planted."""
+    choices = _FOGGY if any(fault.cause == 10 for fault in faults) else _WHERE
+    for step in range(len(choices)):
+        where = choices[(cursor + step) % len(choices)]
+        if all(fault.fits(_place(where)) for fault in faults):
+            return where, cursor + step + 1
+    raise ValueError(f"{' and '.join(fault.name for fault in faults)} fit nowhere together.")
+
+
+@lru_cache(maxsize=4)
+def load_data(name: str, folders: Folders) -> ImageSet:
+    """One of the data sets by name; images in memory, the same every time."""
+    if name == "digits":
+        bunch = load_digits()
+        gray = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+        return image_set(name, np.repeat(gray[..., None], 3, axis=3), bunch.target.astype(np.int64))
+    if name == "tiny-imagenet":
+        classes = sorted(folder for folder in folders.tiny_imagenet.iterdir() if folder.is_dir())
+        return _from_folders(name, classes[:: len(classes) // _TINY_CLASSES][:_TINY_CLASSES], lambda number: _PER_CLASS)
+    classes = sorted(folder for folder in _train(folders.cifar10).iterdir() if folder.is_dir())
+    if name == "imbalanced":
+        return _from_folders(name, classes, lambda number: round(_LARGEST_CLASS * _SHRINKING**number))
+    plain = _from_folders(name, classes, lambda number: _PER_CLASS)
+    changes: dict[str, Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]] = {
+        "cifar": lambda images: images,
+        "gray": lambda images: _each(images, lambda image: image.convert("L").convert("RGB")),
+        "tiny": lambda images: _each(images, lambda image: image.resize((16, 16), Image.Resampling.BOX)),
+        "upscaled": lambda images: _each(images, lambda image: image.resize((64, 64), Image.Resampling.BICUBIC)),
+        "fog": lambda images: np.rint(images * _FOG[0] + _FOG[1]).clip(0, 255).astype(np.uint8),
+    }
+    return image_set(name, changes[name](plain.images), plain.labels)
+
+
+def _train(folder: Path) -> Path:
+    return folder / "train" if (folder / "train").is_dir() else folder
+
+
+def _from_folders(name: str, classes: list[Path], count: Callable[[int], int]) -> ImageSet:
+    """Some images of each class, drawn: names often follow what is seen."""
+    images, labels = [], []
+    for number, folder in enumerate(classes):
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        for place in np.random.default_rng(number).permutation(len(files))[: count(number)]:
+            with Image.open(files[place]) as image:
+                images.append(np.asarray(image.convert("RGB")))
+            labels.append(number)
+    return image_set(name, np.stack(images), np.asarray(labels, np.int64))
+
+
+def _each(images: npt.NDArray[np.uint8], change: Callable[[Image.Image], Image.Image]) -> npt.NDArray[np.uint8]:
+    return np.stack([np.asarray(change(Image.fromarray(image))) for image in images])
+
+
+def load_backbone(name: str, weights: Path) -> tuple[torch.nn.Module, dict[str, torch.Tensor], Normalization, str]:
+    """A pretrained network as its user would load it, with its state, the normalization and the interpolation of its file.
+
+    Raises:
+        MissingWeightsError: there is no such file in the weights folder or the package.
+    """
+    path = next((folder / f"{name}.safetensors" for folder in (weights, BUNDLED_WEIGHTS) if _there(folder, name)), None)
+    if path is None:
+        raise MissingWeightsError(f"No {name}.safetensors in {weights} or in the package.")
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    network: torch.nn.Module = timm.create_model(name, **({} if name in FAMILY else _MOBILENET))
+    state = {key: value.float() for key, value in load_file(path).items()}
+    network.load_state_dict(state)
+    return network.eval(), state, (_three(metadata["mean"]), _three(metadata["std"])), metadata["interpolation"]
+
+
+def _there(folder: Path, name: str) -> bool:
+    return (folder / f"{name}.safetensors").is_file()
+
+
+def _three(text: str) -> Triple:
+    first, second, third = (float(part) for part in text.split(","))
+    return first, second, third
