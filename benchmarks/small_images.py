@@ -1,6 +1,6 @@
 """The backbones that come with headstart against an ImageNet backbone and against training from scratch, on CIFAR-10.
 
-    python benchmarks/small_images.py --cifar10 DIR --weights DIR [--parts speed,probe,taps,few,budget] [--seeds 3]
+    python benchmarks/small_images.py --cifar10 DIR --weights DIR [--parts speed,widths,probe,taps,few,budget] [--seeds 3]
 
 DIR of CIFAR-10 has train/<class>/ and test/<class>/; DIR of weights has mobilenetv2_100.safetensors. Every part is one
 process on one machine; what is compared is measured in turns. Results go to `benchmarks/results/small_images.json` (a
@@ -9,6 +9,7 @@ part that is not asked for keeps what it had), table and figures of docs/small-i
 
 speed    images/s of the frozen features on the best engine and batch size of each, five rounds in turns, medians
 probe    linear probe on frozen features with 500, 5,000 and all labels, test accuracy on all 10,000 test images
+widths   images/s of other channel numbers at about the multiply-adds of small32_m and small32_s
 taps     the probe with 5,000 labels on parts of small32_m's features: which map, mean or maximum
 few      fine-tuning with 500 and 5,000 labels against scratch networks that get the same labels and at least the time
 budget   fine-tuning against scratch networks with all labels, ten minutes each
@@ -36,7 +37,7 @@ from headstart.environment import describe_environment
 from headstart.files import read_json, write_json
 from headstart.models.backbones import Backbone, build_backbone, find_backbone, untrained_backbone
 from headstart.models.cost import complexity
-from headstart.models.small32 import FAMILY
+from headstart.models.small32 import FAMILY, Small32
 from headstart.randomness import generator
 from headstart.records import ImageSet, Preprocessing, Recipe, Split, TrialResult
 from headstart.study.observer import SilentObserver
@@ -50,6 +51,12 @@ RESULTS = Path(__file__).parent / "results" / "small_images.json"
 CPU = torch.device("cpu")
 LABELS = (500, 5000)
 SMALL = ("small32_m", "small32_s")
+OTHER_WIDTHS = {
+    "small32_m": ((32, 72, 104, 144), (48, 64, 88, 176), (16, 48, 112, 208), (32, 64, 112, 112)),
+    "small32_s": ((16, 32, 56, 112), (24, 24, 56, 112), (12, 24, 72, 112), (16, 32, 64, 64)),
+}
+"""Channels of stem and stages: wider early, wider stem, narrower stem, narrower last stage."""
+
 PEER = "mobilenetv2_100"
 PEER_SIZES = (32, 96, 160)
 BATCHES = (16, 32, 64)
@@ -62,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar10", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--parts", default="speed,probe,taps,few,budget")
+    parser.add_argument("--parts", default="speed,widths,probe,taps,few,budget")
     parser.add_argument("--seeds", type=int, default=3, help="of the part few")
     arguments = parser.parse_args()
     images = replace(load_images(str(arguments.cifar10)), mirror_safe=True)  # as for the built-in CIFAR-10
@@ -70,6 +77,7 @@ def main() -> None:
     results: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {}
     parts: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
         "speed": lambda: speed(images, arguments.weights),
+        "widths": widths,
         "probe": lambda: probes(images, split, arguments.weights),
         "taps": lambda: taps(images, split, arguments.weights),
         "few": lambda: few_labels(images, split, arguments.weights, arguments.seeds),
@@ -126,6 +134,23 @@ def speed(images: ImageSet, weights: Path) -> list[dict[str, Any]]:
         row["images_per_second"] = round(medians[row["best_batch"]], 1)
         row["by_batch"] = {batch: [round(value, 1) for value in values] for batch, values in row["by_batch"].items()}
         print(row["name"], row["images_per_second"], flush=True)
+    return rows
+
+
+def widths() -> list[dict[str, Any]]:
+    """Images per second of the family's architecture with its channels shared out otherwise, in turns, medians."""
+    inputs = torch.zeros(BATCHES[1], 3, 32, 32)
+    rows, runs = [], []
+    for channels in (FAMILY[SMALL[0]], *OTHER_WIDTHS[SMALL[0]], FAMILY[SMALL[1]], *OTHER_WIDTHS[SMALL[1]]):
+        module = Small32(channels).eval()
+        forward, engine = choose_forward(module, inputs[:4], CPU)
+        size = complexity(module, 32)
+        runs.append(forward)
+        rows.append({"channels": channels, "engine": engine, "parameters": size.parameters, "multiply_adds": size.macs})
+    measured = [[_images_per_second(forward, inputs) for forward in runs] for _ in range(ROUNDS)]
+    for row, speeds in zip(rows, zip(*measured, strict=True), strict=True):
+        row["images_per_second"] = round(statistics.median(speeds), 1)
+        print(row["channels"], row["multiply_adds"], row["images_per_second"], flush=True)
     return rows
 
 

@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 
 from headstart.files import read_json
+from headstart.models.small32 import FAMILY
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "small-images.md"
@@ -31,6 +32,7 @@ def main() -> None:
         "speed": speed_table(results),
         "probe": probe_table(results),
         "taps": taps_table(results),
+        "widths": widths_table(results),
         "few": fine_tuning_table(results["few"]),
         "budget": fine_tuning_table(results["budget"]),
         "machine": machine(results),
@@ -79,6 +81,19 @@ def taps_table(results: dict[str, Any]) -> str:
     """Probe accuracy by what the features are pooled from."""
     lines = ["| features of `small32_m` | width | probe with 5,000 labels |", "|---|---|---|"]
     lines += [f"| {row['name']} | {row['features']} | {_interval(row)} |" for row in results["taps"]["rows"]]
+    return "\n".join(lines)
+
+
+def widths_table(results: dict[str, Any]) -> str:
+    """Speed by how the channels are shared out."""
+    lines = ["| channels | parameters | multiply-adds | images/s | G multiply-adds/s |", "|---|---|---|---|---|"]
+    for row in results["widths"]["rows"]:
+        chosen = " (chosen)" if tuple(row["channels"]) in FAMILY.values() else ""
+        rate = row["multiply_adds"] * row["images_per_second"] / 1e9
+        lines.append(
+            f"| {', '.join(map(str, row['channels']))}{chosen} | {row['parameters'] / 1e6:.2f} M | "
+            f"{row['multiply_adds'] / 1e6:.1f} M | {row['images_per_second']:,.0f} | {rate:.0f} |"
+        )
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from headstart.environment import choose_device, require_working_packages
 from headstart.errors import RunError, UsageError
 from headstart.files import read_json
 from headstart.records import Augmentation, Recipe
+from headstart.report.diagnosis import write_diagnosis_report
 from headstart.report.language import resolve_language
 from headstart.report.results import write_results
 from headstart.report.write import ReportPaths, write_report
@@ -269,8 +270,10 @@ def load(run: str | Path, recipe: str | None = None, seed: int | None = None) ->
 
 
 def rebuild_report(run: str | Path, language: str | None = None) -> ReportPaths:
-    """Rebuild a run's reports from its `results.json`, in `en` or `es`."""
+    """Rebuild the reports of a comparison or a diagnosis from its JSON file, in `en` or `es`."""
     folder = Path(run)
+    if (folder / "diagnosis.json").exists():
+        return write_diagnosis_report(folder, resolve_language(language))
     read_results(folder)
     return write_report(folder, resolve_language(language))
 

@@ -164,3 +164,24 @@ def test_a_mistake_gets_one_message_and_a_code(
     assert done.returncode == code, done.stderr
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_diagnose_names_the_cause_and_hands_over_the_recipe(terminal: Terminal) -> None:
+    recipe = terminal.folder / "wrong.toml"
+    recipe.write_text(
+        'name = "wrong"\nkind = "probe"\nbackbone = "small32_s"\n[preprocessing]\ninput_size = 8\n', encoding="utf-8"
+    )
+    done = terminal("diagnose", "digits", "--recipe", recipe, "--limit", "500", "--lang", "es", "--name", "why")
+    assert done.returncode == 0, done.stderr
+    folder = terminal.folder / "runs" / "why"
+    record = json.loads((folder / "diagnosis.json").read_text(encoding="utf-8"))
+    assert record["causes"][0]["name"] == "input-size"
+    assert record["verdict"]["statement"] in done.stdout.replace("\n", " ")
+    assert "headstart compare digits --recipe" in done.stdout
+    assert (folder / "repaired.toml").exists()
+    rebuilt = terminal("report", folder, "--lang", "en")
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    assert "What is wrong" in (folder / "report.md").read_text(encoding="utf-8")
+    refused = terminal("diagnose", "digits", "--recipe", "cnn")
+    assert refused.returncode == 2
+    assert "there is no transfer to diagnose" in refused.stderr

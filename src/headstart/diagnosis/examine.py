@@ -57,9 +57,12 @@ _NATIVE = 224  # what public ImageNet backbones are made for, where nothing says
 _NATIVE_SMALL = 32
 _LEAST_STRIDE = 16  # from which a backbone is no one for small images
 _DUPLICATED = 0.01  # chosen: share of test images with a twin in train from which an accuracy is flattered
-HEAD_BEHIND = (
-    0.03  # chosen: a probe on a few labels must beat the trained head by this much to say that the head is underfit
-)
+HEAD_BEHIND = 0.03
+"""Chosen: a probe on a few labels must beat the trained head by this much to say that the head is underfit."""
+
+GOOD_ENOUGH = 0.9
+"""Chosen: a probe that is right nine times in ten needs no excuse."""
+
 _CLEAN_BATCH = 64
 
 

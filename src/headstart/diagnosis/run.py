@@ -26,7 +26,7 @@ from headstart.diagnosis.prove import cell_features, held_out, network_with
 from headstart.diagnosis.repair import code_lines, list_changes, repaired_recipe, to_toml
 from headstart.diagnosis.subject import Subject, subject_of_recipe
 from headstart.errors import UsageError
-from headstart.files import read_json, write_json, write_text
+from headstart.files import canonical_json, read_json, sha256_of_text, write_json, write_text
 from headstart.models.backbones import find_backbone
 from headstart.randomness import generator
 from headstart.records import Booleans, DuplicateReport, ImageSet, Indices, Recipe, Split, TrialResult
@@ -99,21 +99,19 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
         )
     backbone = find_backbone(recipe.backbone, request.weights_dir)
     failing = resolve_recipe(recipe, images, split, backbone, Overrides())
-    ledger = open_run(
-        request.runs,
-        request.name,
-        f"{images.name}-diagnosis",
-        {
-            "diagnosis": DIAGNOSIS_SCHEMA_VERSION,
-            "data": images.fingerprint,
-            "recipe": recipe_to_json(failing),
-            "split_seed": request.split_seed,
-            "val_fraction": request.val_fraction,
-            "test_fraction": request.test_fraction,
-            "remove_duplicates": request.remove_duplicates,
-        },
-    )
-    if (ledger.folder / "diagnosis.json").exists():
+    asked = {
+        "diagnosis": DIAGNOSIS_SCHEMA_VERSION,
+        "data": images.fingerprint,
+        "recipe": recipe_to_json(failing),
+        "split_seed": request.split_seed,
+        "val_fraction": request.val_fraction,
+        "test_fraction": request.test_fraction,
+        "remove_duplicates": request.remove_duplicates,
+    }
+    identity = sha256_of_text(canonical_json(asked))
+    ledger = open_run(request.runs, request.name, f"{images.name}-diagnosis", asked)
+    done = ledger.folder / "diagnosis.json"
+    if done.exists() and read_json(done).get("identity") == identity:
         return ledger.folder
     with ledger.locked():
         bench = Bench(images, split, device, observer)
@@ -147,7 +145,7 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
                 "total": time.perf_counter() - started,
             },
         )
-        write_json(ledger.folder / "diagnosis.json", record)
+        write_json(done, record | {"identity": identity})
     return ledger.folder
 
 

@@ -69,9 +69,18 @@ def lost_to(cause: Record, texts: Texts) -> str:
 def evidence(cause: Record, texts: Texts) -> Inline:
     """Say what was seen of a cause, what its repair brought where it was cleared so, and what else it could be."""
     said = coded("diagnosis_evidence", cause["evidence"], texts)
-    if cause["status"] == "cleared" and cause["points"] is not None:
+    if cause["status"] in ("cleared", "suspected") and cause["points"] is not None:
         points = texts.difference_interval(as_shares(cause["points"]))
-        said += plain(" ") + texts.rich("diagnosis.cleared_points", points=points)
+        said += plain(" ") + texts.rich(f"diagnosis.{cause['status']}_points", points=points)
+    alone = cause.get("points_alone")
+    if (
+        cause["status"] == "proved"
+        and alone is not None
+        and cause["points"] is not None
+        and cause["points"]["low"] <= 0
+    ):
+        cost = f"{texts.decimal(alone['mean'], 1)} {bare_interval(alone, texts)}"
+        said += plain(" ") + texts.rich("diagnosis.left_alone", points=cost)
     return said
 
 
@@ -155,9 +164,14 @@ def _loss(cause: Record, key: str, texts: Texts) -> str:
     points = cause["points"]
     if points["mean"] < 0:
         points = {"mean": -points["mean"], "low": -points["high"], "high": -points["low"]}
-    return texts.get(
+    said = texts.get(
         f"diagnosis.{key}",
         points=texts.decimal(points["mean"], 1),
         cause=lost_to(cause, texts),
         interval=bare_interval(points, texts),
     )
+    # A share that another cause hides is told with what would be left of it.
+    alone = cause.get("points_alone")
+    if alone is None or points["low"] > 0:
+        return said
+    return f"{said} {texts.get('diagnosis.once_repaired', points=texts.decimal(alone['mean'], 1))}"

@@ -5,7 +5,7 @@ runs/<name>/
   plan.json              recipes resolved, seeds, predicted seconds
   trials/<identity>/     one folder a trial; it is done when its result.json exists, which is written last
     result.json predictions.npz history.csv history.jsonl bundle.json model.safetensors
-  results.json report.html report.md images/
+  results.json (of a diagnosis diagnosis.json) report.html report.md images/
 """
 
 from collections.abc import Iterator
@@ -170,6 +170,8 @@ def list_runs(runs: Path) -> list[RunSummary]:
     for request in sorted(runs.glob("*/request.json")):
         folder = request.parent
         results = folder / "results.json"
+        if not results.exists():
+            results = folder / "diagnosis.json"
         verdict = read_json(results)["verdict"] if results.exists() else {}
         summaries.append(
             RunSummary(
