@@ -198,7 +198,10 @@ def pixels_with(arrival: Arrival, repairs: Repairs, cell: Cell, images: Images) 
         return inner
     before = (size - content) // 2
     after = size - content - before
-    return nn.functional.pad(inner, (before, after, before, after), value=arrival.border).contiguous(
+    # The frame's value was seen in the pipeline's own range; as a pixel it means the same in another one.
+    pixel = arrival.border * ours.std[0] + ours.mean[0]
+    border = (pixel - faulty.mean[0]) / faulty.std[0]
+    return nn.functional.pad(inner, (before, after, before, after), value=border).contiguous(
         memory_format=torch.channels_last
     )
 
