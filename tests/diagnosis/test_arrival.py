@@ -33,7 +33,8 @@ def compose(
 ) -> Callable[..., Any]:
     """A torchvision pipeline as tutorials write it."""
     resize = v2.Resize((size, size), interpolation=mode, antialias=True)
-    return v2.Compose([v2.ToImage(), resize, v2.ToDtype(torch.float32, scale=True), *steps])
+    pipeline: Callable[..., Any] = v2.Compose([v2.ToImage(), resize, v2.ToDtype(torch.float32, scale=True), *steps])
+    return pipeline
 
 
 def arrive(preprocess: Callable[..., Any], before: nn.Module | None = None) -> Arrival:
@@ -61,7 +62,7 @@ def test_frame_order_and_interpolation_are_seen() -> None:
 
     arrival = arrive(padded)
     assert (arrival.size, arrival.content, arrival.order) == (128, 32, "BGR")
-    assert (arrival.low, arrival.high) == (pytest.approx(0, abs=0.01), pytest.approx(1, abs=0.01))
+    assert [arrival.low, arrival.high] == pytest.approx([0, 1], abs=0.01)
     assert arrive(compose(size=96, mode=InterpolationMode.NEAREST)).interpolation == "nearest"
     assert arrive(compose(size=96)).interpolation == "bilinear"
 

