@@ -171,7 +171,7 @@ def test_diagnose_names_the_cause_and_hands_over_the_recipe(terminal: Terminal) 
     recipe.write_text(
         'name = "wrong"\nkind = "probe"\nbackbone = "small32_s"\n[preprocessing]\ninput_size = 8\n', encoding="utf-8"
     )
-    done = terminal("diagnose", "digits", "--recipe", recipe, "--limit", "500", "--lang", "es", "--name", "why")
+    done = terminal("diagnose", "digits", "--recipe", recipe, "--lang", "es", "--name", "why")
     assert done.returncode == 0, done.stderr
     folder = terminal.folder / "runs" / "why"
     record = json.loads((folder / "diagnosis.json").read_text(encoding="utf-8"))

@@ -253,7 +253,7 @@ def test_what_was_cleared_and_what_could_not_be_looked_at_are_complete() -> None
 def test_a_suspicion_that_was_tried_and_cleared_says_what_its_repair_brought() -> None:
     cause = healthy_diagnosis()["causes"][-1]
     said = plain_text(evidence(cause, Texts("en"))).replace("\u00a0", " ")
-    assert said.endswith("brought +0.2 points [−0.3, +0.7]: too little, or too uncertain, to count as a cause.")
+    assert said.endswith("brought +0.2 points [−0.3, +0.7]: too little to count as a cause.")
 
 
 def test_points_measured_outside_the_runs_are_named() -> None:
