@@ -179,7 +179,9 @@ def _onnx_forward(module: nn.Module, example: torch.Tensor) -> Forward:
     )
 
     def forward(inputs: torch.Tensor) -> npt.NDArray[np.float32]:
-        outputs: npt.NDArray[np.float32] = session.run(None, {"images": inputs.contiguous().numpy()})[0]
+        # NumPy copies in this thread. PyTorch would wake its own threads, which then wait by spinning on the cores that the
+        # session's threads need: it halved the rate of small networks (docs/log.md).
+        outputs: npt.NDArray[np.float32] = session.run(None, {"images": np.ascontiguousarray(inputs.numpy())})[0]
         return outputs
 
     return forward
