@@ -38,10 +38,10 @@ def main() -> None:
         "machine": machine(results),
     }.items():
         before, opened, rest = page.partition(f"<!-- {name} -->\n")
-        _, closed, after = rest.partition("\n<!-- end -->")
+        _, closed, after = rest.partition("<!-- end -->")
         if not opened or not closed:
             raise SystemExit(f"{PAGE} has no place for {name!r}: <!-- {name} --> and <!-- end -->, each on a line.")
-        page = before + opened + table + closed + after
+        page = f"{before}{opened}{table}\n{closed}{after}"
     PAGE.write_text(page, encoding="utf-8")
 
 
