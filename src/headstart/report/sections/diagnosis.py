@@ -207,9 +207,8 @@ def _evidence(record: dict[str, Any], texts: Texts) -> Inline:
 def measured_with(record: dict[str, Any], texts: Texts) -> list[str]:
     """What the counterfactual runs were measured with: images, labels, seeds, each with its noun."""
     experiment = record["experiment"]
-    noun = "units.test_images" if record["accuracy"]["part"] == "test" else "diagnosis.held_out_images"
     return [
-        texts.many(noun, experiment["images"]),
+        texts.many("diagnosis.held_out_images", experiment["images"]),
         texts.many("diagnosis.labels", experiment["labels"]),
         texts.many("units.seeds", experiment["seeds"]),
     ]
