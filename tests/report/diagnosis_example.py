@@ -36,6 +36,7 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "buffers-as-published": {"total": 156},
     "statistics-far": {"distance": 2.413},
     "statistics-near": {"distance": 0.12},
+    "statistics-unusable": {},
     "below-probe": {"accuracy": 0.712, "probe": 0.861},
     "loss-jump": {"before": 0.61, "after": 14.2},
     "training-calm": {},

@@ -29,7 +29,7 @@ def look_at_network(subject: Subject, clean_inputs: torch.Tensor) -> list[Findin
     weights = _weights(subject)
     buffers = _buffers(subject, weights)
     network = weights.status == "suspected" or buffers.status == "suspected"
-    domain = Finding(10, "could-not-look", "no-published-weights", {}) if network else _domain(subject, clean_inputs)
+    domain = Finding(10, "could-not-look", "statistics-unusable", {}) if network else _domain(subject, clean_inputs)
     return [_mode(subject), buffers, domain, _optimizer(subject), weights]
 
 
@@ -100,7 +100,7 @@ def _domain(subject: Subject, clean_inputs: torch.Tensor) -> Finding:
     # Where batch norm was folded into the convolutions, the stored statistics are 0 and 1 and say nothing.
     folded = all(_as_new(layer) for layer in layers)
     if folded:
-        return Finding(10, "could-not-look", "no-published-weights", {})
+        return Finding(10, "could-not-look", "statistics-unusable", {})
     distance = round(float(np.median(shifts)), 3)
     if distance > _FAR:
         return Finding(10, "suspected", "statistics-far", {"distance": distance})
