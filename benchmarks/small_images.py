@@ -41,11 +41,13 @@ from headstart.models.cost import complexity
 from headstart.models.small32 import FAMILY, Small32
 from headstart.randomness import generator
 from headstart.records import ImageSet, Preprocessing, Recipe, Split, TrialResult
+from headstart.study.kinds import Bench
 from headstart.study.observer import SilentObserver
 from headstart.study.planning import Overrides, backbone_preprocessing, predict_seconds, resolve_recipe
-from headstart.study.presets import fine_tune_recipe, probe_recipe, scratch_recipe, small_fine_tune_epochs
-from headstart.study.trial import Bench, run_trial
-from headstart.training.features import choose_forward, extract_features
+from headstart.study.presets import fast_recipe, fine_tune_recipe, probe_recipe, scratch_recipe, small_fine_tune_epochs
+from headstart.study.trial import run_trial
+from headstart.training.features import extract_features
+from headstart.training.frozen import choose_forward
 from headstart.training.probe import fit_probe
 
 RESULTS = Path(__file__).parent / "results" / "small_images.json"
@@ -53,7 +55,7 @@ CPU = torch.device("cpu")
 LABELS = (500, 5000)
 SMALL = ("small32_m", "small32_s")
 OTHER_WIDTHS = {
-    "small32_m": ((32, 72, 104, 144), (48, 64, 88, 176), (16, 48, 112, 208), (32, 64, 112, 112)),
+    "small32_m": ((32, 80, 112, 208), (48, 64, 104, 208), (16, 56, 128, 224), (32, 64, 128, 176)),
     "small32_s": ((16, 32, 56, 112), (24, 24, 56, 112), (12, 24, 72, 112), (16, 32, 64, 64)),
 }
 """Channels of stem and stages: wider early, wider stem, narrower stem, narrower last stage."""
@@ -63,6 +65,7 @@ PEER_SIZES = (32, 96, 160)
 BATCHES = (16, 32, 64)
 ROUNDS, ROUND_SECONDS = 5, 2.0
 BUDGET_SECONDS = 600.0
+MANY_LABELS, FEW_LABELS_BATCH = 20_000, 64
 
 
 def main() -> None:
@@ -195,15 +198,16 @@ def taps(images: ImageSet, split: Split, weights: Path) -> list[dict[str, Any]]:
         reporter=SilentObserver(),
     ).values
     middle, last = FAMILY[SMALL[0]][2:]
-    ends = np.cumsum([0, middle, middle, last, last])
-    columns = [np.arange(first, end) for first, end in pairwise(ends)]
+    ends = np.cumsum([0, middle, middle, middle, last, last, last])
+    columns = [np.arange(first, end) for first, end in pairwise(ends)]  # mean, centre, maximum of each map
     part = fewer_labels(images, split, 5000)
     rows = []
     for name, chosen in {
-        "last map, mean": [2],
-        "last map, mean and maximum": [2, 3],
-        "last two maps, mean": [0, 2],
-        "last two maps, mean and maximum": [0, 1, 2, 3],
+        "last map, mean": [3],
+        "last map, mean and maximum": [3, 5],
+        "last two maps, mean": [0, 3],
+        "last two maps, mean and maximum": [0, 2, 3, 5],
+        "last two maps, mean, centre and maximum": [0, 1, 2, 3, 4, 5],
     }.items():
         kept = np.asarray(features)[:, np.concatenate([columns[number] for number in chosen])]
         head = fit_probe(
@@ -232,7 +236,7 @@ def few_labels(
         seconds = row["train_seconds"]
         print(labels, tuned.name, row["test_accuracy"]["mean"], seconds, flush=True)
         yield row
-        for scratch, architecture in _scratch_opponents(images):
+        for scratch, architecture in _scratch_opponents(images, labels):
             lengthened = _fit_to(seconds, scratch, architecture, images, part)
             opponents = [_trial(images, part, lengthened, architecture, seed) for seed in range(seeds)]
             yield _against(labels, opponents, winners)
@@ -246,7 +250,7 @@ def same_budget(images: ImageSet, split: Split, weights: Path) -> Iterator[dict[
     row = {"labels": len(split.train), **_row([winner])}
     print(tuned.name, row["test_accuracy"]["mean"], row["train_seconds"], flush=True)
     yield row
-    for scratch, architecture in _scratch_opponents(images):
+    for scratch, architecture in _scratch_opponents(images, len(split.train)):
         lengthened = _fit_to(BUDGET_SECONDS, scratch, architecture, images, split, least=1)
         opponent = _trial(images, split, lengthened, architecture, seed=0)
         yield _against(len(split.train), [opponent], [winner])
@@ -258,11 +262,15 @@ def _against(labels: int, opponents: list[TrialResult], winners: list[TrialResul
     return row
 
 
-def _scratch_opponents(images: ImageSet) -> list[tuple[Recipe, Backbone | None]]:
-    """The small backbone's own architecture with weights drawn anew, and the default network from scratch."""
+def _scratch_opponents(images: ImageSet, labels: int) -> list[tuple[Recipe, Backbone | None]]:
+    """The small backbone's own architecture with weights drawn anew, and both default networks from scratch."""
     plain = scratch_recipe(images)
     same = plain.with_changes(name=f"{SMALL[0]}-scratch", backbone=SMALL[0])
-    return [(same, untrained_backbone(SMALL[0])), (plain, None)]
+    # Its batches are those of a set with so many labels: 500 make no steps of 256 images.
+    fast = fast_recipe(images)
+    if labels < MANY_LABELS:
+        fast = fast.with_changes(batch_size=FEW_LABELS_BATCH)
+    return [(same, untrained_backbone(SMALL[0])), (plain, None), (fast, None)]
 
 
 def _fit_to(

@@ -200,7 +200,7 @@ def pretrain(
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
     learning_rate: Annotated[
         float, typer.Option(help="Highest rate of the one-cycle schedule, of Muon's kernels.")
-    ] = 0.1,
+    ] = 0.03,
     mixup: Annotated[float, typer.Option(help="Strength of mixing pairs of images; 0 mixes none.")] = 0.0,
     augmentation: Annotated[
         str | None,

@@ -20,18 +20,19 @@ LARGEST_IMAGE = 64
 
 FAMILY = {
     "small32_s": (16, 24, 64, 128),
-    "small32_m": (32, 64, 96, 192),
+    "small32_m": (32, 64, 112, 224),
     "small32_l": (48, 96, 160, 320),
 }
-"""Channels of the stem and of the three stages: about 0.5, 1.1 and 3.0 million parameters; 13, 33 and 85 million
+"""Channels of the stem and of the three stages: about 0.5, 1.4 and 3.0 million parameters; 13, 42 and 85 million
 multiply-adds at 32 px. Chosen by images per second among widths of equal cost (docs/small-images.md)."""
 
 
 class Small32(nn.Module):
-    """Stem, three stages that halve the map, and pooled mean and maximum of the last two.
+    """Stem, three stages that halve the map, and of the last two maps the mean, the mean of the central half, the maximum.
 
     Two taps because the middle map still holds textures and parts that the last one has traded for the classes it was
-    trained on; maximum beside mean because a mean over 16 positions hides what is seen at one of them.
+    trained on; the centre because what a small image shows is usually there, and its background around it; the maximum
+    because a mean over 16 positions hides what is seen at one of them (measured: docs/log.md).
 
     Args:
         channels: of the stem and of the three stages.
@@ -46,7 +47,7 @@ class Small32(nn.Module):
         self.stage1 = _convolution(stem, first, stride=2)
         self.stage2 = nn.Sequential(_convolution(first, second, stride=2), ResidualBlock(second))
         self.stage3 = nn.Sequential(_convolution(second, third, stride=2), ResidualBlock(third))
-        self.num_features = 2 * (second + third)
+        self.num_features = 3 * (second + third)
         self.pretrained_cfg: dict[str, Any] = {
             "input_size": (3, NATIVE_SIZE, NATIVE_SIZE),
             "interpolation": "bilinear",
@@ -57,7 +58,7 @@ class Small32(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         middle = self.stage2(self.stage1(self.stem(images)))
         last = self.stage3(middle)
-        return torch.cat([tap for taps in (middle, last) for tap in (taps.mean((2, 3)), taps.amax((2, 3)))], dim=1)
+        return torch.cat([pooled for maps in (middle, last) for pooled in _pooled(maps)], dim=1)
 
 
 class ResidualBlock(nn.Module):
@@ -72,6 +73,13 @@ class ResidualBlock(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         return torch.relu(maps + self.second(self.first(maps)))
+
+
+def _pooled(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`(N, C, H, W)` to three times `(N, C)`: the mean, the mean of the central half of the rows and columns, the maximum."""
+    top, left = maps.shape[2] // 4, maps.shape[3] // 4
+    centre = maps[:, :, top : maps.shape[2] - top, left : maps.shape[3] - left]
+    return maps.mean((2, 3)), centre.mean((2, 3)), maps.amax((2, 3))
 
 
 def _convolution(channels: int, wider: int, stride: int = 1) -> nn.Sequential:

@@ -6,7 +6,7 @@ small32_m.pretraining/  request, learning curve and resume file while it trains
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from headstart.data.near_duplicates import SIMILAR, find_near_duplicates
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.data.sources import load_images
-from headstart.data.splits import TEST, VAL, draw_stratified, make_split
+from headstart.data.splits import TEST, VAL, draw_stratified
 from headstart.environment import describe_environment
 from headstart.errors import DataError, RunError, UsageError
 from headstart.files import canonical_json, read_json, sha256_of_text, write_json, write_text
@@ -27,7 +26,8 @@ from headstart.models.network import BackboneClassifier, build_network, classifi
 from headstart.models.small32 import FAMILY, LARGEST_IMAGE, NATIVE_SIZE
 from headstart.models.weights import WeightsFile, hash_of_state, read_weights_file, write_weights_file
 from headstart.randomness import derive_seed, generator
-from headstart.records import Augmentation, ImageSet, Indices, Preprocessing, Recipe, Split
+from headstart.records import Augmentation, ImageSet, Indices, Preprocessing, Recipe
+from headstart.study.judge import judge_backbone
 from headstart.study.model_card import model_card
 from headstart.study.observer import Observer, decoding_progress
 from headstart.study.planning import backbone_preprocessing, channel_contract, time_steps
@@ -36,17 +36,12 @@ from headstart.training.callbacks import Callback, HistoryLogger
 from headstart.training.distillation import TaughtClassifier, TeacherCriterion, teacher_lessons
 from headstart.training.engine import Criterion, Fitted, predict_logits, train_network
 from headstart.training.features import extract_features
-from headstart.training.probe import fit_probe
 from headstart.training.progress import ProgressBar
 
 DEFAULT_EPOCHS = 16
-JUDGED_LABELS = 5000
-"""Training images of a judged set that the probe may see; the number that docs/small-images.md compares at."""
-
 _VAL_FRACTION = 0.02  # chosen: enough to watch the training (2,000 of Tiny ImageNet's images: +-1 point)
-_JUDGED_VAL = 1000
 _TEACHER_WEIGHT = 20.0  # measured (docs/log.md) after three epochs, probe with 5,000 labels: 0: 58.5%, 5: 60.7%, 20: 62.8%, alone: 62.2%
-_RECIPE_VERSION = 1  # raise it when the same request would train other weights
+_RECIPE_VERSION = 2  # raise it when the same request would train other weights
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class PretrainRequest:
     epochs: int | None = None
     budget_seconds: float | None = None
     batch_size: int = 128
-    learning_rate: float = 0.1
+    learning_rate: float = 0.03
     mixup: float = 0.0
     augmentation: Augmentation | None = None
     title: str = ""
@@ -132,7 +127,7 @@ def run_pretraining(request: PretrainRequest, device: torch.device, observer: Ob
         # Judged as it will be used: from the file, with the precision that it has there.
         draft = folder / "unjudged.safetensors"
         write_weights_file(draft, request.architecture, backbone_state, recipe.preprocessing, metadata)
-        judged = [_judge(judge, draft, images, train, device, observer) for judge in judges]
+        judged = [judge_backbone(judge, draft, images, train, device, observer) for judge in judges]
         metadata["judged"] = json.dumps(judged, ensure_ascii=False)
         card = model_card(metadata, recipe, fitted, describe_environment(device), command)
         write_text(_card_path(request), card)
@@ -361,59 +356,6 @@ def _metadata(
             }
         ),
     }
-
-
-def _judge(
-    images: ImageSet, weights: Path, pretrained_on: ImageSet, train: Indices, device: torch.device, observer: Observer
-) -> dict[str, Any]:
-    """A linear probe on a data set that took no part in the training, and near duplicates between the two."""
-    split, _ = make_split(images)
-    few = _few_labels(images, split)
-    backbone = find_backbone(str(weights))
-    preprocessing = backbone_preprocessing(backbone, images.canvas)
-    features = extract_features(
-        images,
-        build_backbone(backbone),
-        f"{backbone.weights_sha256}",
-        preprocessing,
-        device=device,
-        reporter=observer,
-    )
-    observer.stage("head", 1)
-    head = fit_probe(
-        np.asarray(features.values[few.train]),
-        images.labels[few.train],
-        np.asarray(features.values[few.val]),
-        images.labels[few.val],
-        len(images.class_names),
-    )
-    correct = head.logits(np.asarray(features.values[split.test])).argmax(1) == images.labels[split.test]
-    found = find_near_duplicates(images.images, split.test, pretrained_on.images, train)
-    observer.advance(1)
-    similar = found.correlation >= SIMILAR
-    return {
-        "data": images.name,
-        "fingerprint": images.fingerprint,
-        "input_size": preprocessing.input_size,
-        "labels": len(few.train),
-        "test_images": len(split.test),
-        "probe_accuracy": round(float(correct.mean()), 4),
-        "near_duplicates": found.count,
-        "probe_accuracy_without_near_duplicates": round(float(correct[~similar].mean()), 4),
-        "exact_duplicates": int(np.isin(images.image_hashes[split.test], pretrained_on.image_hashes[train]).sum()),
-    }
-
-
-def _few_labels(images: ImageSet, split: Split) -> Split:
-    """At most 5,000 training images and 1,000 to choose the L2 on, stratified, the same ones every time."""
-    classes = len(images.class_names)
-
-    def fewer(part: Indices, most: int, purpose: str) -> Indices:
-        if len(part) <= most:
-            return part
-        return part[draw_stratified(images.labels[part], classes, most, generator(0, "judge", purpose))]
-
-    return replace(split, train=fewer(split.train, JUDGED_LABELS, "train"), val=fewer(split.val, _JUDGED_VAL, "val"))
 
 
 def _card_path(request: PretrainRequest) -> Path:

@@ -17,8 +17,8 @@ _ITERATIONS = 5
 _SMALL = 1e-7
 _BETAS = (0.9, 0.999)  # of Adam (Kingma and Ba 2015) for what is no kernel
 _ADAM_SMALL = 1e-8
-_ADAM_SHARE = 0.03
-"""Rate of Adam's parameters relative to Muon's: 3e-3 beside 0.1, each the best of its own on Tiny ImageNet (docs/log.md)."""
+_ADAM_SHARE = 0.1
+"""Rate of Adam's parameters relative to Muon's: 3e-3 beside 0.03, each good on its own on Tiny ImageNet (docs/log.md)."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -78,9 +78,17 @@ def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
     tall = len(matrix) > matrix.shape[1]
     wide: torch.Tensor = matrix.T if tall else matrix
     wide = wide / (wide.norm() + _SMALL)
-    for _ in range(_ITERATIONS):
-        gram = wide @ wide.T
-        wide = first * wide + (third * gram + fifth * gram @ gram) @ wide
+    # Each iterate is a polynomial in the first Gram matrix times the matrix itself: everything between the first and the
+    # last product happens among small square matrices, which saves half of the time and more.
+    gram = wide @ wide.T
+    identity = torch.eye(len(wide), dtype=wide.dtype, device=wide.device)
+    product = identity
+    for iteration in range(_ITERATIONS):
+        factor = first * identity + third * gram + fifth * gram @ gram
+        product = factor @ product
+        if iteration < _ITERATIONS - 1:
+            gram = factor @ gram @ factor  # polynomials in one matrix commute
+    wide = product @ wide
     return wide.T if tall else wide
 
 
