@@ -308,4 +308,5 @@ def _request_of_run(folder: Path, request: DiagnosisRequest) -> DiagnosisRequest
         remove_duplicates=asked["remove_duplicates"],
         name=request.name or f"{folder.name}-diagnosis-{wanted}",
         runs=request.runs,
+        of_run=folder,
     )

@@ -10,6 +10,7 @@ from headstart.analysis.diagnosis import (
     CATALOGUE,
     Cell,
     Finding,
+    alike,
     best_assignment,
     costs_alone,
     interactions,
@@ -125,3 +126,12 @@ def test_a_permuted_class_map_is_undone() -> None:
     as_is, relabelled = best_assignment(confusion)
     assert as_is == pytest.approx(1 / 30)
     assert relabelled == pytest.approx(26 / 30)
+
+
+def test_faults_with_the_same_features_are_alike() -> None:
+    good, bad, worse = (np.full((4, 3), value) for value in (1.0, 2.0, 5.0))
+    none, first, second, both = (frozenset(cell) for cell in ((), (3,), (4,), (3, 4)))
+    assert alike({none: good, first: bad, second: bad, both: worse}, [3, 4]) == {3: (4,), 4: (3,)}
+    assert alike({none: good, first: bad, second: worse, both: worse}, [3, 4]) == {}
+    assert alike({none: good, first: good, second: good, both: good}, [3, 4]) == {}, "no faults at all"
+    assert alike({none: good, both: worse}, [3, 4]) == {}, "never measured alone"

@@ -96,6 +96,31 @@ def test_ranges_and_orders_against_the_contract(steps: tuple[nn.Module, ...], su
     assert {finding.cause for finding in findings} == {1, 2, 3, 4, 5, 7}
 
 
+@pytest.mark.parametrize("kind", ["image", "channel"])
+def test_images_standardised_one_by_one_are_recognised(kind: str) -> None:
+    axes = (0, 1, 2) if kind == "image" else (1, 2)
+
+    def alone(image: Any) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(image.resize((48, 48)))).permute(2, 0, 1).float()
+        return (pixels - pixels.mean(axes, keepdim=True)) / pixels.std(axes, keepdim=True)
+
+    arrival = arrive(alone)
+    assert arrival.standardised == kind
+    assert arrival.fit > 0.98
+    findings = {finding.cause: finding for finding in look_at_pixels(arrival, CONTRACT, 32, 64)}
+    assert (findings[3].status, findings[3].code) == ("suspected", "standardised-alone")
+    wanted = {finding.cause: finding for finding in look_at_pixels(arrival, CONTRACT, 32, 64, "image")}
+    assert (wanted[3].status, wanted[3].code) == ("cleared", "standardised-as-expected")
+    assert arrive(compose(v2.Normalize([0.5] * 3, [0.5] * 3))).standardised == "none"
+
+
+def test_a_range_between_two_explanations_names_both() -> None:
+    own = v2.Normalize([0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616])  # CIFAR-10's own, a common habit
+    findings = {finding.cause: finding for finding in look_at_pixels(arrive(compose(own, size=96)), CONTRACT, 24, 64)}
+    assert [findings[cause].status for cause in (3, 4)] == ["suspected", "suspected"]
+    assert (findings[3].like, findings[4].like) == ((4,), (3,))
+
+
 def test_what_is_no_picture_of_the_pixels_is_not_judged() -> None:
     def shuffled(image: Any) -> torch.Tensor:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255

@@ -135,6 +135,13 @@ def test_the_sentence_of_the_class_exercise() -> None:
     )
 
 
+def test_a_users_network_is_not_called_a_recipe() -> None:
+    record = classroom_diagnosis()
+    record["subject"]["kind"] = "module"
+    assert diagnosis_statement(record, Texts("en")).endswith("Repaired, your network reaches 86.5%.")
+    assert "Reparada, tu red alcanza el" in diagnosis_statement(record, Texts("es"))
+
+
 def test_a_sentence_names_four_causes_and_counts_the_rest() -> None:
     said = diagnosis_statement(many_causes_diagnosis(), Texts("en"))
     assert len(re.findall(r"\[", said)) == 4
@@ -225,6 +232,17 @@ def test_causes_that_cannot_be_told_apart_name_each_other() -> None:
     assert "cannot tell it from: Pretrained weights not loaded." in plain_text(
         by_name["Batch-norm statistics unlike these images"][3]
     )
+
+
+def test_the_verdict_says_both_where_nobody_can_tell() -> None:
+    record = classroom_diagnosis()
+    record["causes"][1]["indistinguishable_from"] = [4]
+    said = diagnosis_statement(record, Texts("en"))
+    assert said.endswith("These images cannot tell whether the cause is the pixel range or the double scaling.")
+    assert "el rango de los píxeles o el doble escalado" in diagnosis_statement(record, Texts("es"))
+    assert "cannot tell it from: Pixels scaled twice" in " ".join(_shown(record, "en").split())
+    record["causes"][3]["indistinguishable_from"] = [3]
+    assert diagnosis_statement(record, Texts("en")).count("cannot tell") == 1
 
 
 def test_interactions_are_a_table_and_a_sentence() -> None:

@@ -21,6 +21,7 @@ from headstart.records import Booleans
 
 Status = Literal["proved", "suspected", "could-not-look", "cleared"]
 Cell = frozenset[int]
+Floats = npt.NDArray[np.floating]
 
 CATALOGUE: dict[int, str] = {
     1: "input-size",
@@ -57,6 +58,7 @@ LEAST_POINTS = 1.0
 
 _SAMPLED_ORDERS = 6  # and as many reversed: a fault's first and last places then come up equally often
 _NAMED_INTERACTION = 2.0  # points: chosen, twice what counts as a cause
+_SAME_FEATURES = 0.01  # chosen: of the features' length; float32 in another order stays below 1e-4
 _RANK: dict[Status, int] = {"proved": 0, "suspected": 1, "could-not-look": 2, "cleared": 3}
 
 
@@ -158,6 +160,39 @@ def interactions(cells: Mapping[Cell, Booleans], factors: Sequence[int]) -> list
         if abs(with_other - alone) >= _NAMED_INTERACTION:
             found.append(Interaction(cause, other, with_other, alone))
     return found
+
+
+def alike(features: Mapping[Cell, Floats], factors: Sequence[int]) -> dict[int, tuple[int, ...]]:
+    """Faults that these data cannot tell apart: whichever of the two is left, the network says the same.
+
+    A pair is compared in every set of further faults that was measured with each of the two alone. Faults that change nothing
+    are not alike, they are no faults.
+
+    Args:
+        features: for each set of faults still present `(m, D)`, of the same images.
+        factors: the faults.
+
+    Returns:
+        For each fault that has such a twin all its twins.
+    """
+    twins: dict[int, list[int]] = {cause: [] for cause in factors}
+    for one, other in itertools.combinations(factors, 2):
+        contexts = [
+            cell
+            for cell in features
+            if not cell & {one, other} and cell | {one} in features and cell | {other} in features
+        ]
+        pairs = [(features[cell], features[cell | {one}], features[cell | {other}]) for cell in contexts]
+        equal = all(_same(left, right) for _, left, right in pairs)
+        if equal and any(not _same(without, left) for without, left, _ in pairs):
+            twins[one].append(other)
+            twins[other].append(one)
+    return {cause: tuple(others) for cause, others in twins.items() if others}
+
+
+def _same(first: Floats, second: Floats) -> bool:
+    scale = float(np.linalg.norm(first)) or 1.0
+    return float(np.linalg.norm(first - second)) <= _SAME_FEATURES * scale
 
 
 def costs_alone(

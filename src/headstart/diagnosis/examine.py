@@ -13,6 +13,7 @@ from headstart.analysis.diagnosis import (
     Cell,
     Finding,
     Interaction,
+    alike,
     best_meanings,
     costs_alone,
     interactions,
@@ -24,8 +25,8 @@ from headstart.analysis.diagnosis import (
 )
 from headstart.analysis.metrics import confusion_matrix
 from headstart.analysis.statistics import Estimate, bootstrap_accuracy, gap_estimate, paired_difference
-from headstart.data.preprocessing import apply_preprocessing
 from headstart.diagnosis.arrival import UNDERSTOOD, Arrival, measure_arrival, sample_images
+from headstart.diagnosis.look_contract import Guess, guess_contract
 from headstart.diagnosis.look_network import look_at_network
 from headstart.diagnosis.look_pixels import look_at_pixels
 from headstart.diagnosis.look_training import (
@@ -36,17 +37,8 @@ from headstart.diagnosis.look_training import (
     look_at_paths,
     predicted_classes,
 )
-from headstart.diagnosis.prove import (
-    PROVABLE,
-    MeasuredCell,
-    Repairs,
-    cell_features,
-    cross_fitted,
-    draw_sample,
-    measure_cells,
-    network_with,
-    random_network,
-)
+from headstart.diagnosis.pipeline import Pipeline, Repairs, pixels_with
+from headstart.diagnosis.prove import PROVABLE, MeasuredCell, draw_sample, measure_cells, measure_random
 from headstart.diagnosis.repair import repaired_preprocessing
 from headstart.diagnosis.subject import Subject, in_mode
 from headstart.models.weights import read_weights_file
@@ -81,12 +73,13 @@ class Control:
 class Examination:
     """Everything that was seen and measured on the sample.
 
-    `cells` has the accuracy of the pipeline with each set of faults; `predictions` are the network's own, on test.
+    `pipeline` can be run with any set of its faults; `cells` has the accuracy with each; `predictions` are the network's own, on
+    test.
     """
 
     arrival: Arrival
     findings: tuple[Finding, ...]
-    repairs: Repairs
+    pipeline: Pipeline
     sample: Indices
     factors: tuple[int, ...]
     cells: Mapping[Cell, MeasuredCell]
@@ -120,15 +113,19 @@ def examine(
     example = sample_images(images.images[split.train[:4096]])
     arrival = measure_arrival(subject, example)
     native = native_size(subject, arrival)
-    findings = look_at_pixels(arrival, subject.contract, images.canvas, native)
-    suspected = {finding.cause for finding in findings if finding.status == "suspected"}
-    preprocessing = repaired_preprocessing(
-        arrival, subject.contract, subject.published, images.canvas, native, suspected
-    )
     sample = draw_sample(images, split)
-    clean = apply_preprocessing(
-        images.images[sample[:: max(len(sample) // _CLEAN_BATCH, 1)][:_CLEAN_BATCH]], preprocessing
-    )
+    guess = None
+    if subject.contract is None and arrival.fit >= UNDERSTOOD:
+        guess = guess_contract(subject, arrival, images, split, sample, native)
+    contract, standardised = (guess.contract, guess.standardised) if guess is not None else (subject.contract, "none")
+    findings = look_at_pixels(arrival, contract, images.canvas, native, standardised)
+    if guess is not None:
+        findings = [_guessed(finding, guess) for finding in findings]
+    suspected = {finding.cause for finding in findings if finding.status == "suspected"}
+    preprocessing = repaired_preprocessing(arrival, contract, subject.published, images.canvas, native, suspected)
+    repairs = Repairs(preprocessing, standardised if 3 in suspected else arrival.standardised)
+    few = images.images[sample[:: max(len(sample) // _CLEAN_BATCH, 1)][:_CLEAN_BATCH]]
+    clean = pixels_with(arrival, repairs, frozenset(), few)
     predictions = own_predictions(subject, images, split.test)
     findings += look_at_network(subject, clean)
     findings += [
@@ -145,21 +142,22 @@ def examine(
     reporter.advance(1)
     look_seconds = time.perf_counter() - started
     started = time.perf_counter()
-    repairs = Repairs(preprocessing)
-    factors = tuple(sorted(f.cause for f in findings if f.status == "suspected" and _provable(f, subject, arrival)))
-    cells = _prove(subject, arrival, repairs, factors, images, sample, reporter)
+    factors = _factors(findings, subject, arrival)
+    pipeline = Pipeline(subject, arrival, repairs, factors, images)
+    cells = _prove(pipeline, sample, reporter)
     if factors:
         correct = {cell: measured.correct for cell, measured in cells.items()}
         shares = shapley_shares(correct, repair_orders(factors))
         alone = costs_alone(correct, factors)
         findings = [judged(f, shares[f.cause], alone.get(f.cause)) if f.cause in shares else f for f in findings]
-    controls, verdicts = _controls(subject, arrival, repairs, factors, cells, images, sample)
+        findings = _told_apart(findings, cells, factors)
+    controls, verdicts = _controls(pipeline, cells, sample)
     head, control = _head(predictions, cells.get(frozenset(factors)), images, split)
     found = tuple(interactions({cell: measured.correct for cell, measured in cells.items()}, factors))
     return Examination(
         arrival=arrival,
         findings=tuple(ranked([*findings, *verdicts, head])),
-        repairs=repairs,
+        pipeline=pipeline,
         sample=sample,
         factors=factors,
         cells=cells,
@@ -169,6 +167,39 @@ def examine(
         look_seconds=look_seconds,
         prove_seconds=time.perf_counter() - started,
     )
+
+
+def _guessed(finding: Finding, guess: Guess) -> Finding:
+    """A finding about pixels whose contract was guessed: what was tried, and which suits the network best."""
+    if finding.cause not in (3, 4, 5):
+        return finding
+    if guess.contract is None:
+        return Finding(finding.cause, "cleared", "own-contract-best", guess.values)
+    if finding.status == "suspected":
+        return replace(finding, code="other-contract-better", values=guess.values)
+    return Finding(finding.cause, "cleared", "not-in-better-contract", guess.values)
+
+
+def _factors(findings: list[Finding], subject: Subject, arrival: Arrival) -> tuple[int, ...]:
+    """The suspected causes that a pipeline can be made without; of two that are seen alike the first stands for both."""
+    chosen: list[Finding] = []
+    for finding in sorted(findings, key=lambda one: one.cause):
+        twin = any(finding.cause in other.like for other in chosen)
+        if finding.status == "suspected" and _provable(finding, subject, arrival) and not twin:
+            chosen.append(finding)
+    return tuple(finding.cause for finding in chosen)
+
+
+def _told_apart(findings: list[Finding], cells: Mapping[Cell, MeasuredCell], factors: tuple[int, ...]) -> list[Finding]:
+    """Say of each cause which others these data cannot tell it from; what clears a cause clears its twin."""
+    twins = alike({cell: measured.few for cell, measured in cells.items()}, factors)
+    cleared = {finding.cause for finding in findings if finding.cause in factors and finding.status == "cleared"}
+    told = []
+    for finding in findings:
+        like = tuple(sorted({*finding.like, *twins.get(finding.cause, ())}))
+        hidden = finding.cause not in factors and bool(cleared & set(finding.like))
+        told.append(replace(finding, like=like, status="cleared" if hidden else finding.status))
+    return told
 
 
 def native_size(subject: Subject, arrival: Arrival) -> int:
@@ -204,48 +235,29 @@ def _provable(finding: Finding, subject: Subject, arrival: Arrival) -> bool:
     return subject.published is not None or finding.cause not in (9, 13)
 
 
-def _prove(
-    subject: Subject,
-    arrival: Arrival,
-    repairs: Repairs,
-    factors: tuple[int, ...],
-    images: ImageSet,
-    sample: Indices,
-    reporter: Reporter,
-) -> dict[Cell, MeasuredCell]:
-    if arrival.fit < UNDERSTOOD:
+def _prove(pipeline: Pipeline, sample: Indices, reporter: Reporter) -> dict[Cell, MeasuredCell]:
+    if pipeline.arrival.fit < UNDERSTOOD:
         return {}
+    factors = tuple(sorted(pipeline.factors))
     wanted = needed_cells(repair_orders(factors)) if factors else [frozenset[int]()]
-    return measure_cells(subject, arrival, repairs, factors, wanted, images, sample, reporter)
+    return measure_cells(pipeline, wanted, sample, reporter)
 
 
 def _controls(
-    subject: Subject,
-    arrival: Arrival,
-    repairs: Repairs,
-    factors: tuple[int, ...],
-    cells: Mapping[Cell, MeasuredCell],
-    images: ImageSet,
-    sample: Indices,
+    pipeline: Pipeline, cells: Mapping[Cell, MeasuredCell], sample: Indices
 ) -> tuple[list[Control], list[Finding]]:
     """Random features against the repaired pipeline (20)."""
     if not cells:
-        reason = {"fit": round(arrival.fit, 3)}
+        reason = {"fit": round(pipeline.arrival.fit, 3)}
         return [], [Finding(20, "could-not-look", "input-not-understood", reason)]
-    none: Cell = frozenset()
-    clean = cells[none].correct
-    module = network_with(subject, none, factors)
-    inputs = apply_preprocessing(images.images[sample[:: max(len(sample) // 256, 1)]], repairs.preprocessing)
-    random = random_network(replace(subject, module=module), 0, inputs)
-    features = cell_features(subject, random, arrival, repairs, none, set(), images, sample)
-    by_chance = cross_fitted(features, images.labels[sample], len(images.class_names))
-    better = paired_difference(clean, by_chance)
-    values = {"probe": round(float(clean.mean()), 4), "random": round(float(by_chance.mean()), 4)}
+    by_chance, own = measure_random(pipeline, cells[frozenset()], sample)
+    better = paired_difference(own, by_chance)
+    values = {"probe": round(float(own.mean()), 4), "random": round(float(by_chance.mean()), 4)}
     says = "better-than-random" if better.low > 0 else "no-better-than-random"
     # Where nearly every answer is right there is no failure to explain: easy images need no pretraining.
-    failed = better.low <= 0 and clean.mean() < GOOD_ENOUGH
+    failed = better.low <= 0 and own.mean() < GOOD_ENOUGH
     gap = Finding(20, "suspected" if failed else "cleared", says, values)
-    control = Control("random-features", bootstrap_accuracy(by_chance), bootstrap_accuracy(clean), says)
+    control = Control("random-features", bootstrap_accuracy(by_chance), bootstrap_accuracy(own), says)
     return [control], [gap]
 
 

@@ -3,7 +3,7 @@
 import math
 
 from headstart.analysis.diagnosis import Finding
-from headstart.diagnosis.arrival import UNDERSTOOD, Arrival
+from headstart.diagnosis.arrival import UNDERSTOOD, Arrival, Standardised
 from headstart.models.backbones import default_input_size
 from headstart.records import Preprocessing
 
@@ -16,11 +16,20 @@ _RANGE = 0.15  # chosen: of the expected range; brightness moved by so much cost
 _SAME_SCALING = 0.35  # chosen: in units of log scale and offset, half the distance between the nearest two scalings
 
 Scaling = tuple[float, float]  # pixels 0..1 to `scale * pixel + offset`
+_CLOSE = 0.1  # chosen, in the same units: two explanations that differ by less are both told
 _ONCE: tuple[Scaling, ...] = ((1.0, 0.0), (2.0, -1.0), (4.44, -2.02), (255.0, 0.0), (255.0, -116.0), (0.5, 0.0))
 """How pixels are usually scaled: 0..1, -1..1, ImageNet's mean and deviation, 0..255, the same without the mean, half."""
 
+_USUAL = _ONCE[:4]  # ranges that a public network was pretrained with
 
-def look_at_pixels(arrival: Arrival, contract: Preprocessing | None, canvas: int, native: int) -> list[Finding]:
+
+def look_at_pixels(
+    arrival: Arrival,
+    contract: Preprocessing | None,
+    canvas: int,
+    native: int,
+    standardised: Standardised = "none",
+) -> list[Finding]:
     """Compare what arrives with what is expected.
 
     Args:
@@ -28,6 +37,7 @@ def look_at_pixels(arrival: Arrival, contract: Preprocessing | None, canvas: int
         contract: of the backbone; `None` where it is not known.
         canvas: side of the images, in pixels.
         native: side that the backbone was pretrained at.
+        standardised: whether the contract wants each image standardised by itself.
 
     Returns:
         One finding for each of causes 1, 2, 3, 4, 5 and 7.
@@ -40,7 +50,7 @@ def look_at_pixels(arrival: Arrival, contract: Preprocessing | None, canvas: int
     if contract is None:
         findings += [Finding(cause, "could-not-look", "no-contract", {}) for cause in (3, 4, 5)]
     else:
-        findings += [*_range(arrival, contract), _order(arrival, contract)]
+        findings += [*_range(arrival, contract, standardised), _order(arrival, contract)]
     return [*findings, _interpolation(arrival)]
 
 
@@ -65,7 +75,13 @@ def _padding(arrival: Arrival) -> Finding:
     return Finding(2, "cleared", "no-borders", {})
 
 
-def _range(arrival: Arrival, contract: Preprocessing) -> list[Finding]:
+def _range(arrival: Arrival, contract: Preprocessing, standardised: Standardised) -> list[Finding]:
+    """Causes 3 and 4. Both are suspected, and each is said to be like the other, where the numbers speak for both."""
+    if "none" not in (arrival.standardised, standardised):
+        return [Finding(3, "cleared", "standardised-as-expected", {}), Finding(4, "cleared", "scaled-once", {})]
+    if arrival.standardised != standardised:
+        code = "standardised-alone" if standardised == "none" else "not-standardised"
+        return [Finding(3, "suspected", code, {}), Finding(4, "cleared", "scaled-once", {})]
     low, high = _ends(contract)
     values = {
         "low": round(arrival.low, 3),
@@ -83,12 +99,27 @@ def _range(arrival: Arrival, contract: Preprocessing) -> list[Finding]:
     expected = (high - low, low)
     once = min(_distance(found, scaling) for scaling in _ONCE)
     twice = min(_distance(found, scaling) for scaling in _scaled_twice(expected))
+    if max(once, twice) < _SAME_SCALING and abs(once - twice) < _CLOSE:
+        return [
+            Finding(3, "suspected", "other-range", values, like=(4,)),
+            Finding(4, "suspected", "scaled-twice", values, like=(3,)),
+        ]
     if twice < min(once, _SAME_SCALING):
         return [
             Finding(3, "cleared", "right-range", {"low": values["low"], "high": values["high"]}),
             Finding(4, "suspected", "scaled-twice", values),
         ]
     return [Finding(3, "suspected", "other-range", values), Finding(4, "cleared", "scaled-once", {})]
+
+
+def is_usual(arrival: Arrival) -> bool:
+    """Whether the pixels come as they usually do: RGB, in one of the usual ranges."""
+    found = (arrival.high - arrival.low, arrival.low)
+    return (
+        arrival.standardised == "none"
+        and arrival.order in ("RGB", "gray")
+        and min(_distance(found, scaling) for scaling in _USUAL) < _SAME_SCALING / 2
+    )
 
 
 def _order(arrival: Arrival, contract: Preprocessing) -> Finding:

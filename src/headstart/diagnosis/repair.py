@@ -5,13 +5,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from headstart.analysis.diagnosis import Finding
-from headstart.diagnosis.arrival import Arrival
+from headstart.diagnosis.arrival import Arrival, Standardised
 from headstart.diagnosis.look_pixels import suitable_size
 from headstart.models.backbones import Backbone, made_for_small_images
 from headstart.records import Preprocessing, Recipe
 from headstart.study.planning import backbone_preprocessing
 
 _ENLARGED = 2  # as in study.planning: images enlarged this much are interpolated bicubically
+
+_STANDARDISED = {
+    "image": "(image - image.mean()) / image.std()",
+    "channel": "(image - image.mean((-2, -1), keepdim=True)) / image.std((-2, -1), keepdim=True)",
+}
 
 
 @dataclass(frozen=True)
@@ -56,14 +61,16 @@ def repaired_recipe(recipe: Recipe, preprocessing: Preprocessing, proved: Iterab
     return recipe.with_changes(**changes)
 
 
-def list_changes(proved: Iterable[Finding], preprocessing: Preprocessing) -> list[Change]:
+def list_changes(
+    proved: Iterable[Finding], preprocessing: Preprocessing, standardised: Standardised = "none"
+) -> list[Change]:
     """What to change for each proved cause, in the order of their weight."""
     size = {"size": preprocessing.input_size, "interpolation": preprocessing.interpolation}
     contract = {"mean": _rounded(preprocessing.mean), "std": _rounded(preprocessing.std)}
     changes: dict[int, tuple[str, dict[str, Any]]] = {
         1: ("resize", size),
         2: ("no-padding", {}),
-        3: ("range", contract),
+        3: ("range", contract) if standardised == "none" else ("standardise", {}),
         4: ("scale-once", contract),
         5: ("channel-order", {}),
         6: ("one-preprocessing", {}),
@@ -88,7 +95,12 @@ def list_changes(proved: Iterable[Finding], preprocessing: Preprocessing) -> lis
     return [Change(finding.cause, *changes[finding.cause]) for finding in proved]
 
 
-def code_lines(causes: Iterable[int], preprocessing: Preprocessing, published: Backbone | None) -> str:
+def code_lines(
+    causes: Iterable[int],
+    preprocessing: Preprocessing,
+    published: Backbone | None,
+    standardised: Standardised = "none",
+) -> str:
     """The lines of PyTorch that a user would write instead; empty where no line of code repairs it."""
     chosen = set(causes)
     lines: list[str] = []
@@ -103,7 +115,10 @@ def code_lines(causes: Iterable[int], preprocessing: Preprocessing, published: B
             "    v2.ToImage(),  # RGB, 0..255",
             f"    v2.Resize(({size}, {size}), interpolation=InterpolationMode.{mode}, antialias=True),",
             "    v2.ToDtype(torch.float32, scale=True),  # 0..1, once",
-            f"    v2.Normalize(mean={_rounded(preprocessing.mean)}, std={_rounded(preprocessing.std)}),",
+            f"    v2.Normalize(mean={_rounded(preprocessing.mean)}, std={_rounded(preprocessing.std)}),"
+            if standardised == "none"
+            else f"    v2.Lambda(lambda image: {_STANDARDISED[standardised]}),",
+            *(["    v2.Lambda(lambda image: image.flip(-3)),  # BGR"] if preprocessing.channel_order == "BGR" else []),
             "])",
         ]
     if chosen & {9, 13} and published is not None:

@@ -7,50 +7,40 @@ runs/<name>/
   diagnosis.json    the findings (docs/diagnosis.md); written last
 """
 
-import datetime
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from headstart.analysis.diagnosis import CATALOGUE, Finding, Status, waterfall
-from headstart.analysis.statistics import Estimate, bootstrap_accuracy, paired_difference
 from headstart.data.sources import load_images
-from headstart.data.splits import draw_stratified, make_split
-from headstart.diagnosis.examine import HEAD_BEHIND, Control, Examination, examine
-from headstart.diagnosis.look_training import gap_finding
-from headstart.diagnosis.prove import cell_features, held_out, network_with
-from headstart.diagnosis.repair import code_lines, list_changes, repaired_recipe, to_toml
+from headstart.data.splits import make_split
+from headstart.diagnosis.examine import Examination, examine
+from headstart.diagnosis.judging import SEED, judge_cell, judge_failing, judge_trial, with_training
+from headstart.diagnosis.look_scratch import scratch_trials, with_scratch
+from headstart.diagnosis.record import DIAGNOSIS_SCHEMA_VERSION, make_record
+from headstart.diagnosis.repair import repaired_recipe, to_toml
 from headstart.diagnosis.subject import Subject, subject_of_recipe
 from headstart.errors import UsageError
 from headstart.files import canonical_json, read_json, sha256_of_text, write_json, write_text
 from headstart.models.backbones import find_backbone
-from headstart.randomness import generator
-from headstart.records import Booleans, DuplicateReport, ImageSet, Indices, Recipe, Split, TrialResult
+from headstart.records import DuplicateReport, ImageSet, Recipe, Split, TrialResult, trial_identity
+from headstart.study.kinds import Bench
 from headstart.study.ledger import Ledger, open_run, recipe_from_json
 from headstart.study.observer import Observer, decoding_progress
 from headstart.study.planning import Overrides, resolve_recipe
 from headstart.study.presets import DEFAULT_BACKBONE, classroom_recipes, default_backbones, named_recipe
 from headstart.study.run import finished_trial, recipe_to_json
-from headstart.study.trial import Bench
-from headstart.training.engine import DivergedError
-from headstart.version import __version__
-
-DIAGNOSIS_SCHEMA_VERSION = 1
-_MOST_LABELS, _MOST_VAL, _MOST_JUDGED = (
-    5000,
-    1000,
-    5000,
-)  # chosen: somebody's own network runs in PyTorch, image by image
-_SEED = 0
 
 
 @dataclass(frozen=True)
 class DiagnosisRequest:
-    """What is asked of a diagnosis; see the command line's help for each option."""
+    """What is asked of a diagnosis; see the command line's help for each option.
+
+    `of_run` is the folder of the finished run that the recipe comes from: its trials are read instead of being run again, those
+    from scratch as the control.
+    """
 
     data: str
     recipe: str | Recipe | None = None
@@ -63,15 +53,7 @@ class DiagnosisRequest:
     remove_duplicates: bool = True
     name: str | None = None
     runs: Path = Path("runs")
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A pipeline on all data: its accuracy, which images it got right `(S, n)`, and how many labels it learned from."""
-
-    accuracy: Estimate
-    correct: Booleans
-    labels: int
+    of_run: Path | None = None
 
 
 def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: Observer, command: str) -> Path:
@@ -108,6 +90,9 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
         "test_fraction": request.test_fraction,
         "remove_duplicates": request.remove_duplicates,
     }
+    scratch = scratch_trials(request.of_run)
+    if scratch:
+        asked["scratch"] = [trial.identity for trial in scratch]
     identity = sha256_of_text(canonical_json(asked))
     ledger = open_run(request.runs, request.name, f"{images.name}-diagnosis", asked)
     done = ledger.folder / "diagnosis.json"
@@ -116,26 +101,30 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
     with ledger.locked():
         bench = Bench(images, split, device, observer)
         observer.stage("training", 1)
-        first, _ = finished_trial(failing, backbone, bench, ledger, _SEED)
+        first = _known_trial(request, failing, images, split)
+        if first is None:
+            first, _ = finished_trial(failing, backbone, bench, ledger, SEED)
         subject = subject_of_recipe(failing, backbone)
         examination = examine(subject, images, split, duplicates, observer)
-        examination = _with_training(examination, failing, first, bench, backbone, ledger)
+        examination = with_training(examination, failing, first, bench, backbone, ledger)
         proved = [finding for finding in examination.findings if finding.status == "proved"]
         repairing = time.perf_counter()
         repaired: Recipe | None = None
         second: TrialResult | None = None
         if proved:
-            cured = repaired_recipe(failing, examination.repairs.preprocessing, [f.cause for f in proved])
+            cured = repaired_recipe(failing, examination.pipeline.repairs.preprocessing, [f.cause for f in proved])
             repaired = resolve_recipe(cured, images, split, backbone, Overrides())
-            second, _ = finished_trial(repaired, backbone, bench, ledger, _SEED)
+            second, _ = finished_trial(repaired, backbone, bench, ledger, SEED)
             write_text(ledger.folder / "repaired.toml", to_toml(repaired))
-        record = _record(
+        if scratch:
+            examination = with_scratch(examination, scratch, second or first, len(images.class_names))
+        record = make_record(
             subject,
             images,
             split,
             examination,
-            failing=_of_trial(first, split),
-            repaired=_of_trial(second, split) if second is not None else None,
+            failing=judge_trial(first, split),
+            repaired=judge_trial(second, split) if second is not None else None,
             repaired_recipe=repaired,
             name=ledger.folder.name,
             command=command,
@@ -176,13 +165,12 @@ def diagnose_subject(
     examination = examine(subject, images, split, duplicates, observer)
     proved = [finding for finding in examination.findings if finding.status == "proved"]
     repairing = time.perf_counter()
-    whole = _whole(images, split)
-    failing = _judge_failing(subject, examination, images, split, whole)
+    failing = judge_failing(examination, images, split)
     repaired = None
     in_pipeline = {finding.cause for finding in proved} & set(examination.factors)
     if in_pipeline or any(finding.cause == 21 for finding in proved):
-        repaired = _judge_cell(subject, examination, images, whole, set(examination.factors) - in_pipeline)
-    record = _record(
+        repaired = judge_cell(examination, frozenset(examination.factors) - in_pipeline, images, split)
+    record = make_record(
         subject,
         images,
         split,
@@ -229,77 +217,13 @@ def _requested_recipe(request: DiagnosisRequest, images: ImageSet) -> Recipe:
     return named_recipe(request.recipe, images, known)
 
 
-def _with_training(
-    examination: Examination, recipe: Recipe, result: TrialResult, bench: Bench, backbone: Any, ledger: Ledger
-) -> Examination:
-    """What the failing trial itself says: its gap (22), its head (21), and whether fine-tuning made it worse (11)."""
-    train, val = float(result.train_correct.mean()), float((result.val_logits.argmax(1) == result.val_labels).mean())
-    changed = [gap_finding(train, val)]
-    controls = list(examination.controls)
-    if recipe.kind == "finetune" or recipe.head == "gradient":
-        probe = recipe.with_changes(name=f"{recipe.name}-convex", kind="probe", head="convex", epochs=0)
-        try:
-            other, _ = finished_trial(probe, backbone, bench, ledger, _SEED)
-        except DivergedError:  # a probe has no rate to diverge with; were it to, there is nothing to compare
-            return examination.with_findings(changed)
-        ours, theirs = _correct(result), _correct(other)
-        better = paired_difference(theirs, ours)
-        values = {"head": round(float(ours.mean()), 4), "probe": round(float(theirs.mean()), 4)}
-        points = Estimate(100 * better.mean, 100 * better.low, 100 * better.high, better.method)
-        proved = better.low > 0 and better.mean > HEAD_BEHIND
-        status: Status = "proved" if proved else "cleared"
-        if recipe.kind == "finetune":
-            code = "below-probe" if proved else "training-calm"
-            seen = {"accuracy": values["head"], "probe": values["probe"]} if proved else {}
-            changed.append(Finding(11, status, code, seen, points if proved else None))
-        else:
-            code = "head-below-probe" if proved else "head-at-probe"
-            changed.append(Finding(21, status, code, values, points))
-            controls.append(Control("convex-head", bootstrap_accuracy(theirs), bootstrap_accuracy(ours), code))
-    return replace(examination.with_findings(changed), controls=tuple(controls))
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """As many labels and test images as somebody's own network can be run on in seconds, stratified."""
-
-    train: Indices
-    test: Indices
-
-
-def _whole(images: ImageSet, split: Split) -> _Whole:
-    classes = len(images.class_names)
-
-    def fewer(part: Indices, most: int, purpose: str) -> Indices:
-        if len(part) <= most:
-            return part
-        return part[draw_stratified(images.labels[part], classes, most, generator(0, "diagnosis", purpose))]
-
-    return _Whole(fewer(split.train, _MOST_LABELS, "all labels"), fewer(split.test, _MOST_JUDGED, "all judged"))
-
-
-def _judge_failing(subject: Subject, examination: Examination, images: ImageSet, split: Split, whole: _Whole) -> Judged:
-    """The network's own predictions on test, where it has a head; otherwise the probe on its features."""
-    if examination.predictions is not None:
-        correct = (examination.predictions.argmax(1) == images.labels[split.test])[None]
-        return Judged(bootstrap_accuracy(correct), correct, 0)
-    return _judge_cell(subject, examination, images, whole, set(examination.factors))
-
-
-def _judge_cell(
-    subject: Subject, examination: Examination, images: ImageSet, whole: _Whole, faults: set[int]
-) -> Judged:
-    cell, factors = frozenset(faults), set(examination.factors)
-    network = network_with(subject, cell, factors)
-    train, test = (
-        cell_features(
-            subject, network, examination.arrival, examination.repairs, cell, factors, images, part, whole.train
-        )
-        for part in (whole.train, whole.test)
-    )
-    labels = images.labels
-    correct = held_out(train, labels[whole.train], test, labels[whole.test], len(images.class_names))[None]
-    return Judged(bootstrap_accuracy(correct), correct, len(whole.train))
+def _known_trial(request: DiagnosisRequest, recipe: Recipe, images: ImageSet, split: Split) -> TrialResult | None:
+    """The recipe's trial in the run that it comes from, if it is there; `None` otherwise."""
+    if request.of_run is None:
+        return None
+    identity = trial_identity(recipe, images.fingerprint, split, SEED)
+    ledger = Ledger(request.of_run)
+    return ledger.load(identity) if ledger.is_done(identity) else None
 
 
 def _recipe_of(subject: Subject, examination: Examination) -> Recipe | None:
@@ -310,167 +234,9 @@ def _recipe_of(subject: Subject, examination: Examination) -> Recipe | None:
         name=f"{subject.published.architecture}-repaired",
         kind="probe",
         backbone=subject.published.architecture,
-        preprocessing=examination.repairs.preprocessing,
-        input_size=examination.repairs.preprocessing.input_size,
+        preprocessing=examination.pipeline.repairs.preprocessing,
+        input_size=examination.pipeline.repairs.preprocessing.input_size,
     )
-
-
-def _of_trial(result: TrialResult, split: Split) -> Judged:
-    correct = _correct(result)
-    return Judged(bootstrap_accuracy(correct), correct, len(split.train))
-
-
-def _correct(result: TrialResult) -> Booleans:
-    right: Booleans = (result.test_logits.argmax(1) == result.test_labels)[None]
-    return right
-
-
-def _record(
-    subject: Subject,
-    images: ImageSet,
-    split: Split,
-    examination: Examination,
-    *,
-    failing: Judged,
-    repaired: Judged | None,
-    repaired_recipe: Recipe | None,
-    name: str,
-    command: str,
-    part: str,
-    seconds: Mapping[str, float],
-) -> dict[str, Any]:
-    """Everything that the report shows, as docs/diagnosis.md describes it."""
-    findings = examination.findings
-    proved = [finding for finding in findings if finding.status == "proved"]
-    causes = [finding.cause for finding in proved]
-    preprocessing = examination.repairs.preprocessing
-    arrival = examination.arrival
-    steps = waterfall(failing.accuracy.mean, repaired.accuracy.mean, proved) if repaired is not None else []
-    return {
-        "schema_version": DIAGNOSIS_SCHEMA_VERSION,
-        "headstart_version": __version__,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "name": name,
-        "subject": {
-            "kind": "recipe" if subject.recipe is not None else "module",
-            "name": subject.name,
-            "architecture": subject.published.architecture if subject.published is not None else None,
-            "weights": subject.published.weights_sha256 if subject.published is not None else None,
-            "preprocessing": {
-                **{key: value for key, value in asdict(arrival).items() if key != "repeats"},
-                "input_size": arrival.size,
-                "low": round(arrival.low, 4),
-                "high": round(arrival.high, 4),
-            },
-        },
-        "recipe": recipe_to_json(subject.recipe) if subject.recipe is not None else None,
-        "data": {
-            "name": images.name,
-            "source": images.source,
-            "fingerprint": images.fingerprint,
-            "classes": len(images.class_names),
-            "train": len(split.train),
-            "val": len(split.val),
-            "test": len(split.test),
-            "canvas": images.canvas,
-        },
-        "accuracy": {
-            "failing": failing.accuracy.mean,
-            "repaired": repaired.accuracy.mean if repaired is not None else None,
-            "failing_interval": asdict(failing.accuracy),
-            "repaired_interval": asdict(repaired.accuracy) if repaired is not None else None,
-            "images": int(failing.correct.shape[1]),
-            "labels": (repaired or failing).labels,
-            "part": part,
-        },
-        "verdict": {
-            "code": _verdict(findings, examination),
-            "statement": "",
-            "values": {
-                "causes": causes,
-                "failing": failing.accuracy.mean,
-                "repaired": repaired.accuracy.mean if repaired is not None else None,
-            },
-        },
-        "causes": [
-            {
-                "id": finding.cause,
-                "name": CATALOGUE[finding.cause],
-                "status": finding.status,
-                "points": asdict(finding.points) if finding.points is not None else None,
-                "points_alone": asdict(finding.alone) if finding.alone is not None else None,
-                "evidence": {"code": finding.code, "values": dict(finding.values)},
-                "indistinguishable_from": list(finding.like),
-            }
-            for finding in findings
-        ],
-        "interactions": [
-            {
-                "causes": [pair.cause, pair.other],
-                "points_with": round(pair.points_with, 2),
-                "points_without": round(pair.points_without, 2),
-            }
-            for pair in examination.found_interactions
-        ],
-        "experiment": {
-            "labels": len(examination.sample) * 2 // 3,
-            "images": len(examination.sample),
-            "seeds": len(next(iter(examination.cells.values())).correct) if examination.cells else 0,
-            "design": _design(examination),
-            "factors": list(examination.factors),
-            "cells": [
-                {
-                    "faults": sorted(cell),
-                    "accuracy": asdict(bootstrap_accuracy(measured.correct)),
-                    "seconds": round(measured.seconds, 2),
-                }
-                for cell, measured in examination.cells.items()
-            ],
-        },
-        "waterfall": [{"cause": cause, "points": points} for cause, points in steps],
-        "controls": [
-            {
-                "name": control.name,
-                "accuracy": asdict(control.accuracy) if control.accuracy is not None else None,
-                "against": asdict(control.against) if control.against is not None else None,
-                "says": control.says,
-            }
-            for control in examination.controls
-        ],
-        "repaired_recipe": recipe_to_json(repaired_recipe) if repaired_recipe is not None else None,
-        "repair": {
-            "toml": "repaired.toml" if repaired_recipe is not None else None,
-            "changes": [
-                {"cause": change.cause, "code": change.code, "values": dict(change.values)}
-                for change in list_changes(proved, preprocessing)
-            ],
-            "code": code_lines(causes, preprocessing, subject.published),
-        },
-        "seconds": {
-            "look": round(examination.look_seconds, 2),
-            "prove": round(examination.prove_seconds, 2),
-            **{key: round(value, 2) for key, value in seconds.items()},
-        },
-    }
-
-
-def _verdict(findings: tuple[Finding, ...], examination: Examination) -> str:
-    status = {finding.cause: finding.status for finding in findings}
-    if "proved" in status.values():
-        return "proved"
-    if status.get(20) == "suspected":
-        return "domain-gap"
-    if "suspected" in status.values():
-        return "suspected-only"
-    return "healthy" if examination.cells else "unexplained"
-
-
-def _design(examination: Examination) -> str:
-    factors = len(examination.factors)
-    if not factors:
-        return "none"
-    return "full-factorial" if len(examination.cells) == 2**factors else "sampled-orders"
 
 
 def read_diagnosis(folder: Path) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def diagnosis_table(record: dict[str, Any], texts: Texts) -> Table:
             mean = texts.decimal(cause["points"]["mean"], 1)
             points = f"{mean} {bare_interval(cause['points'], texts)}"
         status = texts.named("diagnosis_status", cause["status"])
-        described = _described(cause, texts)
+        described = _described(cause, record, texts)
         if number < len(causes):
             described.append("\n")  # a row of air before the next cause
         table.add_row(described, Text(printable(status)), Text(points))
@@ -54,10 +54,10 @@ def diagnosis_text(record: dict[str, Any], texts: Texts) -> Text:
     return Text(printable(diagnosis_statement(record, texts)), style="bold")
 
 
-def _described(cause: dict[str, Any], texts: Texts) -> Text:
+def _described(cause: dict[str, Any], record: dict[str, Any], texts: Texts) -> Text:
     """A cause's title, what was seen of it, and what to do about it, each on lines of its own."""
     described = Text(printable(texts.named("diagnosis_cause", cause["name"])), style="")
     described.stylize("bold")
-    described.append("\n" + printable(plain_text(evidence(cause, texts))))
+    described.append("\n" + printable(plain_text(evidence(cause, texts, record))))
     described.append("\n→ " + printable(texts.named("diagnosis_todo", cause["name"])), style="dim")
     return described

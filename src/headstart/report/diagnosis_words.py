@@ -44,10 +44,11 @@ def rich_diagnosis_statement(record: Record, texts: Texts) -> Inline:
     if accuracy["repaired"] is not None:
         values["repaired"] = texts.percent(accuracy["repaired"])
     if verdict == "proved":
-        return _proved(record, texts, values)
+        return _proved(record, texts, values) + _alike(record, "proved", texts)
     if verdict == "domain-gap" and "repaired" in values:
         verdict = "domain-gap-repaired"
-    return texts.rich(f"diagnosis_verdict.{verdict}", **values)
+    said = texts.rich(f"diagnosis_verdict.{verdict}", **values)
+    return said + _alike(record, "suspected", texts) if verdict == "suspected-only" else said
 
 
 def of_status(record: Record, *statuses: str) -> list[dict[str, Any]]:
@@ -66,8 +67,14 @@ def lost_to(cause: Record, texts: Texts) -> str:
     return texts.named("diagnosis_lost_to", cause["name"])
 
 
-def evidence(cause: Record, texts: Texts) -> Inline:
-    """Say what was seen of a cause, what its repair brought where it was cleared so, and what else it could be."""
+def evidence(cause: Record, texts: Texts, record: Record | None = None) -> Inline:
+    """Say what was seen of a cause, what its repair brought where it was cleared so, and what else it could be.
+
+    Args:
+        cause: out of a record's causes.
+        texts: of the language.
+        record: names the causes that it could also be; without it they are left out.
+    """
     said = coded("diagnosis_evidence", cause["evidence"], texts)
     if cause["status"] in ("cleared", "suspected") and cause["points"] is not None:
         points = texts.difference_interval(as_shares(cause["points"]))
@@ -81,6 +88,9 @@ def evidence(cause: Record, texts: Texts) -> Inline:
     ):
         cost = f"{texts.decimal(alone['mean'], 1)} {bare_interval(alone, texts)}"
         said += plain(" ") + texts.rich("diagnosis.left_alone", points=cost)
+    if cause["indistinguishable_from"] and record is not None:
+        others = texts.listing([cause_title(record, number, texts) for number in cause["indistinguishable_from"]])
+        said += plain(" ") + texts.rich("diagnosis.indistinguishable", causes=others)
     return said
 
 
@@ -144,7 +154,10 @@ def _proved(record: Record, texts: Texts, values: dict[str, Inline | str]) -> In
     proved = of_status(record, "proved")
     measured = [cause for cause in proved if cause["points"] is not None]
     others = [cause for cause in proved if cause["points"] is None]
-    key = "diagnosis_verdict.proved" if "repaired" in values else "diagnosis_verdict.proved-not-repaired"
+    key = "diagnosis_verdict.proved-not-repaired"
+    if "repaired" in values:
+        own_code = record["subject"]["kind"] == "module"
+        key = "diagnosis_verdict.proved-module" if own_code else "diagnosis_verdict.proved"
     if not measured:
         return texts.rich(f"{key}-without-points", **values)
     lost = [cause for cause in measured if cause["points"]["mean"] >= 0]
@@ -157,6 +170,20 @@ def _proved(record: Record, texts: Texts, values: dict[str, Inline | str]) -> In
     if others:
         names = texts.listing([lost_to(cause, texts) for cause in others])
         said += plain(" ") + texts.rich("diagnosis.also_proved", causes=names)
+    return said
+
+
+def _alike(record: Record, status: str, texts: Texts) -> Inline:
+    """Name both, or all, of the causes that the data cannot tell apart; nothing where they could."""
+    names = {cause["id"]: lost_to(cause, texts) for cause in record["causes"]}
+    said, told = plain(""), set[frozenset[int]]()
+    for cause in of_status(record, status):
+        group = frozenset({cause["id"], *cause["indistinguishable_from"]})
+        if len(group) > 1 and group not in told:
+            told.add(group)
+            others = [names.get(number, str(number)) for number in sorted(group - {cause["id"]})]
+            either = f" {texts.get('diagnosis.or')} ".join([names[cause["id"]], *others])
+            said += plain(" ") + texts.rich("diagnosis.verdict_alike", causes=either)
     return said
 
 

@@ -215,10 +215,7 @@ def measured_with(record: dict[str, Any], texts: Texts) -> list[str]:
 
 
 def _cause_row(cause: dict[str, Any], record: dict[str, Any], texts: Texts) -> tuple[Inline, ...]:
-    said = evidence(cause, texts)
-    if cause["indistinguishable_from"]:
-        others = texts.listing([cause_title(record, number, texts) for number in cause["indistinguishable_from"]])
-        said += plain(" ") + texts.rich("diagnosis.indistinguishable", causes=others)
+    said = evidence(cause, texts, record)
     points = "–"
     if cause["points"] is not None:
         mean = texts.decimal(cause["points"]["mean"], 1)

@@ -1,0 +1,88 @@
+"""Looking at the opponent from scratch, where the finished run that a recipe comes from has one (causes 20 and 23)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from headstart.analysis.diagnosis import Finding
+from headstart.analysis.statistics import bootstrap_accuracy, paired_difference
+from headstart.diagnosis.examine import Control, Examination
+from headstart.files import read_json
+from headstart.models.backbones import untrained_backbone
+from headstart.models.network import build_network, classifier_spec
+from headstart.records import Booleans, Recipe, TrialResult
+from headstart.study.ledger import Ledger
+
+_FEWEST_POSITIONS = 2  # as in look_pixels: a last map of 2 x 2 or less has pooled nothing
+
+
+def scratch_trials(run: Path | None) -> list[TrialResult]:
+    """The finished trials from scratch of a run, of the recipe that val likes best; empty where there are none.
+
+    Raises:
+        RunError: a trial is damaged, or of another version.
+    """
+    if run is None:
+        return []
+    found: dict[str, list[TrialResult]] = {}
+    for path in sorted((run / "trials").glob("*/result.json")):
+        record = read_json(path)
+        if record["recipe"]["kind"] == "scratch":
+            trial = Ledger(run).load(record["identity"])
+            found.setdefault(trial.recipe.name, []).append(trial)
+    return max(found.values(), key=_val_accuracy, default=[])
+
+
+def with_scratch(
+    examination: Examination, trials: list[TrialResult], transfer: TrialResult, classes: int
+) -> Examination:
+    """Compare a run's network from scratch with the transfer recipe, repaired where it was, on the same test images.
+
+    Args:
+        examination: of the transfer recipe.
+        trials: from scratch, one recipe with its seeds.
+        transfer: the trial to compare with.
+        classes: number of classes.
+    """
+    fair = [trial for trial in trials if np.array_equal(trial.test_indices, transfer.test_indices)]
+    if not fair:
+        return examination
+    scratch, ours = np.concatenate([_correct(trial) for trial in fair]), _correct(transfer)
+    better = paired_difference(scratch, ours)
+    says = "scratch-better" if better.low > 0 else "scratch-worse" if better.high < 0 else "scratch-alike"
+    changed = [look_at_stem(fair[0].recipe, classes)]
+    if says == "scratch-better":
+        values = {"scratch": round(float(scratch.mean()), 4), "probe": round(float(ours.mean()), 4)}
+        changed.append(Finding(20, "suspected", "scratch-better", values))
+    control = Control("scratch", bootstrap_accuracy(scratch), bootstrap_accuracy(ours), says)
+    return replace(examination.with_findings(changed), controls=(*examination.controls, control))
+
+
+def look_at_stem(recipe: Recipe, classes: int) -> Finding:
+    """Cause 23: whether the network from scratch still has a map to recognise anything on."""
+    assert recipe.preprocessing is not None
+    size = recipe.preprocessing.input_size
+    backbone = untrained_backbone(recipe.backbone) if recipe.backbone is not None else None
+    network = build_network(classifier_spec(size, classes, backbone, recipe)).eval()
+    sides: list[int] = []
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda layer, given, out: sides.append(min(out.shape[2:])))
+    with torch.inference_mode():
+        network(torch.zeros(1, 3, size, size))
+    values = {"size": size, "map": sides[-1]}
+    if sides[-1] <= _FEWEST_POSITIONS:
+        return Finding(23, "suspected", "scratch-stem", values)
+    return Finding(23, "cleared", "scratch-fair", values)
+
+
+def _val_accuracy(trials: list[TrialResult]) -> float:
+    return float(np.mean([(trial.val_logits.argmax(1) == trial.val_labels).mean() for trial in trials]))
+
+
+def _correct(trial: TrialResult) -> Booleans:
+    right: Booleans = (trial.test_logits.argmax(1) == trial.test_labels)[None]
+    return right

@@ -1,0 +1,303 @@
+"""A pipeline made again from what was measured of it, so that each fault can be present or repaired on its own."""
+
+import copy
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from headstart.analysis.diagnosis import Cell
+from headstart.data.preprocessing import apply_preprocessing
+from headstart.diagnosis.arrival import Arrival, Standardised, standardise
+from headstart.diagnosis.subject import (
+    Subject,
+    copied,
+    fed_at_first_convolution,
+    in_mode,
+    norm_layers,
+    pooled,
+    published_state,
+)
+from headstart.models.backbones import seeded_torch
+from headstart.randomness import generator
+from headstart.records import Images, ImageSet, Indices, Preprocessing
+from headstart.training.frozen import choose_forward
+
+Array = npt.NDArray[np.float32]
+Forward = Callable[[torch.Tensor], Array]
+
+_BATCH = 64
+_RE_ESTIMATED_BATCHES = 10
+_COMPARED_IMAGES = 8  # chosen: two pipelines that give equal tensors of so many images are one
+
+_WORTH_AN_EXPORT = 5e10
+"""Multiply-adds to come from which ONNX Runtime pays for its export (about two seconds): MobileNetV2 on 500 images of 128 px, which
+take three seconds in PyTorch and one in ONNX Runtime (measured on one core)."""
+
+
+@dataclass(frozen=True)
+class Repairs:
+    """What the repaired pipeline looks like: its pixels, for causes 1 to 5 and 7; the rest follows from the subject."""
+
+    preprocessing: Preprocessing
+    standardised: Standardised = "none"
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """What makes two cells one and the same pipeline: the network's state and mode, and the pixels it gets."""
+
+    restored: tuple[bool, bool]  # the statistics, all weights
+    re_estimated: bool
+    training: bool
+    size: int
+    pixels: str
+
+
+class Pipeline:
+    """A subject's pipeline with any set of its faults; networks and engines are made once and kept.
+
+    Args:
+        subject, arrival: as it is.
+        repairs: how it should be.
+        factors: the suspected causes.
+        images: what goes through it.
+    """
+
+    def __init__(
+        self, subject: Subject, arrival: Arrival, repairs: Repairs, factors: Iterable[int], images: ImageSet
+    ) -> None:
+        self.subject, self.arrival, self.repairs, self.images = subject, arrival, repairs, images
+        self.factors = frozenset(factors)
+        self._networks: dict[tuple[bool, bool], nn.Module] = {}
+        self._forwards: dict[_Variant, Forward] = {}
+        self._to_come: Counter[tuple[tuple[bool, bool], int]] = Counter()
+
+    def expect(self, cells: Iterable[Cell], images: int) -> None:
+        """Say what will be asked for: an engine that is slow to make may then be worth it."""
+        for variant in {self.variant(cell) for cell in cells}:
+            if not (variant.training or variant.re_estimated):
+                self._to_come[variant.restored, variant.size] += images
+
+    def with_repairs(self, repairs: Repairs) -> "Pipeline":
+        """The same with other pixels as the repaired ones; networks and engines are shared."""
+        other = copy.copy(self)
+        other.repairs = repairs
+        return other
+
+    def variant(self, cell: Cell) -> _Variant:
+        """What tells a cell's pipeline from others: two cells with the same have the same features."""
+        few = self.pixels(cell, self.images.images[:_COMPARED_IMAGES])
+        return _Variant(
+            restored=(self._repaired(9, cell), self._repaired(13, cell)),
+            re_estimated=self._repaired(10, cell),
+            training=8 in cell or (self.subject.train_mode and 8 not in self.factors),
+            size=few.shape[2],
+            pixels=hashlib.sha256(few.contiguous().numpy().tobytes()).hexdigest(),
+        )
+
+    def pixels(self, cell: Cell, images: Images) -> torch.Tensor:
+        """What the first convolution gets when exactly these faults are present: `(B, 3, S, S) float32`."""
+        return pixels_with(self.arrival, self.repairs, cell, images)
+
+    def network(self, cell: Cell) -> nn.Module:
+        """The subject's network with the weights and statistics of a cell."""
+        key = (self._repaired(9, cell), self._repaired(13, cell))
+        if key not in self._networks:
+            self._networks[key] = network_with(self.subject, cell, self.factors)
+        return self._networks[key]
+
+    def features(self, cell: Cell, part: Indices, own_images: Indices | None = None) -> Array:
+        """Features of a part's images, `(n, D) float32`, with the faults of a cell present.
+
+        `own_images` are those that batch statistics are re-estimated on, where a repair asks for it; `None` takes the part.
+        """
+        variant = self.variant(cell)
+        module = self.network(cell)
+        own = part if own_images is None else own_images
+        if variant.re_estimated:
+            module = copied(module)
+            re_estimate(module, lambda some: self.pixels(cell, self.images.images[some]), own)
+        elif not variant.training:
+            forward = self._forward(variant, cell)
+            return self._through(forward, cell, part, _BATCH)
+        with in_mode(module, training=variant.training):
+            batch = self.subject.batch if variant.training else _BATCH
+            return self._through(torch_forward(module, self.subject), cell, part, batch)
+
+    def features_through(self, module: nn.Module, cell: Cell, part: Indices) -> Array:
+        """Features of another network in evaluation mode, with a cell's pixels."""
+        return self._through(self._quickest(module.eval(), cell, len(part)), cell, part, _BATCH)
+
+    def _through(self, forward: Forward, cell: Cell, part: Indices, batch: int) -> Array:
+        # In training mode a batch norm's output depends on its neighbours: they are drawn, not sorted by class.
+        shuffled = generator(0, "diagnosis", "order").permutation(len(part))
+        rows: Array | None = None
+        for first in range(0, len(shuffled), batch):
+            places = shuffled[first : first + batch]
+            found = forward(self.pixels(cell, self.images.images[part[places]]))
+            if rows is None:
+                rows = np.empty((len(part), found.shape[1]), np.float32)
+            rows[places] = found
+        assert rows is not None
+        return np.nan_to_num(rows, posinf=0.0, neginf=0.0)
+
+    def _forward(self, variant: _Variant, cell: Cell) -> Forward:
+        known = replace(variant, pixels="")  # an engine serves all pixels of its size
+        if known not in self._forwards:
+            count = self._to_come[variant.restored, variant.size]
+            self._forwards[known] = self._quickest(self.network(cell), cell, count)
+        return self._forwards[known]
+
+    def _quickest(self, module: nn.Module, cell: Cell, images_to_come: int) -> Forward:
+        """PyTorch, or ONNX Runtime where so many images are to come that its export pays."""
+        example = self.pixels(cell, self.images.images[:4])
+        if images_to_come * multiply_adds(module, self.subject, example[:1]) < _WORTH_AN_EXPORT:
+            return torch_forward(module, self.subject)
+        fed = FedAtFirstConvolution(module, self.subject).eval()
+        return choose_forward(fed, example, torch.device("cpu"))[0]
+
+    def _repaired(self, cause: int, cell: Cell) -> bool:
+        return cause in self.factors and cause not in cell
+
+
+class FedAtFirstConvolution(nn.Module):
+    """From the first convolution's input `(B, 3, H, W)` to a subject's features `(B, D)`, in a form that can be exported."""
+
+    def __init__(self, module: nn.Module, subject: Subject) -> None:
+        super().__init__()
+        self.module, self.subject = module, subject
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Run the module, whatever stands before its first convolution."""
+        with fed_at_first_convolution(self.module) as run:
+            return pooled(features_of(run, self.subject, self.module, inputs))
+
+
+def torch_forward(module: nn.Module, subject: Subject) -> Forward:
+    """Run a module in PyTorch, in the mode that it is in."""
+    fed = FedAtFirstConvolution(module, subject)
+    fed.training = module.training
+
+    def forward(inputs: torch.Tensor) -> Array:
+        with torch.inference_mode():
+            found: Array = fed(inputs).float().numpy()
+        return found
+
+    return forward
+
+
+def multiply_adds(module: nn.Module, subject: Subject, example: torch.Tensor) -> float:
+    """Of one image, in its convolutions and matrix products."""
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        FedAtFirstConvolution(module, subject)(example)
+    return counter.get_total_flops() / 2 / len(example)
+
+
+def pixels_with(arrival: Arrival, repairs: Repairs, cell: Cell, images: Images) -> torch.Tensor:
+    """What the first convolution gets when exactly these faults are present: `(B, 3, S, S) float32`."""
+    ours, right = arrival.preprocessing(), repairs.preprocessing
+    faulty = replace(right)
+    if 1 in cell:
+        faulty = replace(faulty, input_size=arrival.size)
+    if 7 in cell:
+        faulty = replace(faulty, interpolation=ours.interpolation)
+    if 3 in cell or 4 in cell:
+        faulty = replace(faulty, mean=ours.mean, std=ours.std)
+    if 5 in cell:
+        faulty = replace(faulty, channel_order=ours.channel_order)
+    size = faulty.input_size
+    content = max(round(size * arrival.content / arrival.size), 1) if 2 in cell else size
+    if 7 in cell and arrival.interpolation == "bilinear-aliased" and content < images.shape[1]:
+        images = _aliased(images, content)
+    standardised = arrival.standardised if cell & {3, 4} else repairs.standardised
+    inner = _scaled(images, replace(faulty, input_size=content), standardised)
+    if content == size:
+        return inner
+    before = (size - content) // 2
+    after = size - content - before
+    # The frame's value was seen in the pipeline's own range; as a pixel it means the same in another one.
+    pixel = arrival.border * ours.std[0] + ours.mean[0]
+    border = (pixel - faulty.mean[0]) / faulty.std[0]
+    return nn.functional.pad(inner, (before, after, before, after), value=border).contiguous(
+        memory_format=torch.channels_last
+    )
+
+
+def _scaled(images: Images, preprocessing: Preprocessing, standardised: Standardised) -> torch.Tensor:
+    """What a contract makes of images, each of them standardised first where that is asked for."""
+    if standardised == "none":
+        return apply_preprocessing(images, preprocessing)
+    plain = apply_preprocessing(images, replace(preprocessing, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
+    own = torch.from_numpy(standardise(plain.double().numpy(), standardised))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    return ((own - mean) / std).float().contiguous(memory_format=torch.channels_last)
+
+
+def network_with(subject: Subject, cell: Cell, factors: Iterable[int]) -> nn.Module:
+    """The subject's network, its weights or statistics restored unless the cell keeps them as they are."""
+    module = copied(subject.module).to(memory_format=torch.channels_last)
+    published = published_state(subject)
+    state = module.state_dict()
+    for name, value in published.items():
+        statistic = name.endswith(("running_mean", "running_var"))
+        if (13 in factors and 13 not in cell) or (9 in factors and 9 not in cell and statistic):
+            state[name].copy_(value)
+    return module.eval()
+
+
+def random_network(module: nn.Module, seed: int, inputs: torch.Tensor) -> nn.Module:
+    """The control: the same structure with weights drawn anew and its batch statistics from these inputs."""
+    drawn = copied(module)
+    with seeded_torch(seed):
+        for layer in drawn.modules():
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()  # type: ignore[operator]
+    re_estimate(drawn.eval(), lambda part: inputs[torch.from_numpy(part)], np.arange(len(inputs)))
+    return drawn
+
+
+def re_estimate(module: nn.Module, prepared: Callable[[Indices], torch.Tensor], pool: Indices) -> None:
+    """Give batch norm the statistics of these images (Li et al. 2017, AdaBN)."""
+    layers = norm_layers(module)
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average over the batches
+        layer.train()
+    with torch.inference_mode(), fed_at_first_convolution(module) as run:
+        for first in range(0, min(len(pool), _RE_ESTIMATED_BATCHES * _BATCH), _BATCH):
+            run(prepared(pool[first : first + _BATCH]))
+    module.eval()
+
+
+def features_of(
+    run: Callable[[torch.Tensor], torch.Tensor], subject: Subject, module: nn.Module, inputs: torch.Tensor
+) -> torch.Tensor:
+    """What a module says before its own classifier, if it has one."""
+    if subject.classifier is None:
+        return run(inputs)
+    seen: list[torch.Tensor] = []
+    layer = module.get_submodule(subject.classifier)
+    handle = layer.register_forward_pre_hook(lambda linear, given: seen.append(given[0]))
+    try:
+        run(inputs)
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+def _aliased(images: Images, side: int) -> Images:
+    """Shrunk without smoothing first, as some libraries do."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    small = functional.resize(pixels, [side, side], interpolation=InterpolationMode.BILINEAR, antialias=False)
+    result: Images = small.permute(0, 2, 3, 1).numpy()
+    return result

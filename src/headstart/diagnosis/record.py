@@ -1,0 +1,180 @@
+"""The content of `diagnosis.json`: everything that the report shows, as docs/diagnosis.md describes it."""
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from headstart.analysis.diagnosis import CATALOGUE, Finding, waterfall
+from headstart.analysis.statistics import bootstrap_accuracy
+from headstart.diagnosis.examine import Examination
+from headstart.diagnosis.judging import Judged
+from headstart.diagnosis.probing import FOLDS
+from headstart.diagnosis.repair import code_lines, list_changes
+from headstart.diagnosis.subject import Subject
+from headstart.records import ImageSet, Recipe, Split
+from headstart.study.run import recipe_to_json
+from headstart.version import __version__
+
+DIAGNOSIS_SCHEMA_VERSION = 1
+
+
+def make_record(
+    subject: Subject,
+    images: ImageSet,
+    split: Split,
+    examination: Examination,
+    *,
+    failing: Judged,
+    repaired: Judged | None,
+    repaired_recipe: Recipe | None,
+    name: str,
+    command: str,
+    part: str,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Make the record of a diagnosis, without the verdict's sentence.
+
+    Args:
+        subject, images, split: what was diagnosed, on what.
+        examination: what was found.
+        failing, repaired: the pipeline as it is and repaired, on the whole data.
+        repaired_recipe: where there is one.
+        name: of the diagnosis' folder.
+        command: the way to reproduce it.
+        part: of the data that the accuracies are on.
+        seconds: of the repair and in total.
+    """
+    findings = examination.findings
+    proved = [finding for finding in findings if finding.status == "proved"]
+    causes = [finding.cause for finding in proved]
+    preprocessing = examination.pipeline.repairs.preprocessing
+    standardised = examination.pipeline.repairs.standardised
+    arrival = examination.arrival
+    seeds, judged_images = next(iter(examination.cells.values())).correct.shape if examination.cells else (0, 0)
+    steps = waterfall(failing.accuracy.mean, repaired.accuracy.mean, proved) if repaired is not None else []
+    return {
+        "schema_version": DIAGNOSIS_SCHEMA_VERSION,
+        "headstart_version": __version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "name": name,
+        "subject": {
+            "kind": "recipe" if subject.recipe is not None else "module",
+            "name": subject.name,
+            "architecture": subject.published.architecture if subject.published is not None else None,
+            "weights": subject.published.weights_sha256 if subject.published is not None else None,
+            "preprocessing": {
+                **{key: value for key, value in asdict(arrival).items() if key != "repeats"},
+                "input_size": arrival.size,
+                "low": round(arrival.low, 4),
+                "high": round(arrival.high, 4),
+            },
+        },
+        "recipe": recipe_to_json(subject.recipe) if subject.recipe is not None else None,
+        "data": {
+            "name": images.name,
+            "source": images.source,
+            "fingerprint": images.fingerprint,
+            "classes": len(images.class_names),
+            "train": len(split.train),
+            "val": len(split.val),
+            "test": len(split.test),
+            "canvas": images.canvas,
+        },
+        "accuracy": {
+            "failing": failing.accuracy.mean,
+            "repaired": repaired.accuracy.mean if repaired is not None else None,
+            "failing_interval": asdict(failing.accuracy),
+            "repaired_interval": asdict(repaired.accuracy) if repaired is not None else None,
+            "images": int(failing.correct.shape[1]),
+            "labels": (repaired or failing).labels,
+            "part": part,
+        },
+        "verdict": {
+            "code": _verdict(findings, examination),
+            "statement": "",
+            "values": {
+                "causes": causes,
+                "failing": failing.accuracy.mean,
+                "repaired": repaired.accuracy.mean if repaired is not None else None,
+            },
+        },
+        "causes": [
+            {
+                "id": finding.cause,
+                "name": CATALOGUE[finding.cause],
+                "status": finding.status,
+                "points": asdict(finding.points) if finding.points is not None else None,
+                "points_alone": asdict(finding.alone) if finding.alone is not None else None,
+                "evidence": {"code": finding.code, "values": dict(finding.values)},
+                "indistinguishable_from": list(finding.like),
+            }
+            for finding in findings
+        ],
+        "interactions": [
+            {
+                "causes": [pair.cause, pair.other],
+                "points_with": round(pair.points_with, 2),
+                "points_without": round(pair.points_without, 2),
+            }
+            for pair in examination.found_interactions
+        ],
+        "experiment": {
+            "labels": judged_images * (FOLDS - 1) // FOLDS,
+            "images": judged_images,
+            "seeds": seeds,
+            "design": _design(examination),
+            "factors": list(examination.factors),
+            "cells": [
+                {
+                    "faults": sorted(cell),
+                    "accuracy": asdict(bootstrap_accuracy(measured.correct)),
+                    "seconds": round(measured.seconds, 2),
+                }
+                for cell, measured in examination.cells.items()
+            ],
+        },
+        "waterfall": [{"cause": cause, "points": points} for cause, points in steps],
+        "controls": [
+            {
+                "name": control.name,
+                "accuracy": asdict(control.accuracy) if control.accuracy is not None else None,
+                "against": asdict(control.against) if control.against is not None else None,
+                "says": control.says,
+            }
+            for control in examination.controls
+        ],
+        "repaired_recipe": recipe_to_json(repaired_recipe) if repaired_recipe is not None else None,
+        "repair": {
+            "toml": "repaired.toml" if repaired_recipe is not None else None,
+            "changes": [
+                {"cause": change.cause, "code": change.code, "values": dict(change.values)}
+                for change in list_changes(proved, preprocessing, standardised)
+            ],
+            "code": code_lines(causes, preprocessing, subject.published, standardised),
+        },
+        "seconds": {
+            "look": round(examination.look_seconds, 2),
+            "prove": round(examination.prove_seconds, 2),
+            **{key: round(value, 2) for key, value in seconds.items()},
+        },
+    }
+
+
+def _verdict(findings: tuple[Finding, ...], examination: Examination) -> str:
+    status = {finding.cause: finding.status for finding in findings}
+    if "proved" in status.values():
+        return "proved"
+    if status.get(20) == "suspected":
+        return "domain-gap"
+    if "suspected" in status.values():
+        return "suspected-only"
+    return "healthy" if examination.cells else "unexplained"
+
+
+def _design(examination: Examination) -> str:
+    factors = len(examination.factors)
+    if not factors:
+        return "none"
+    return "full-factorial" if len(examination.cells) == 2**factors else "sampled-orders"

@@ -1,0 +1,97 @@
+"""Pipelines made again: one engine gives what the other gives, and equal pipelines are known to be equal."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from headstart.data.sources import load_images
+from headstart.diagnosis import pipeline as under_test
+from headstart.diagnosis.arrival import Arrival, measure_arrival, sample_images
+from headstart.diagnosis.pipeline import Pipeline, Repairs, random_network
+from headstart.diagnosis.subject import Subject, subject_of_module
+from headstart.records import ImageSet, Preprocessing
+from headstart.training.frozen import choose_forward
+from tests.models.factory import TINY
+
+
+class Owned(nn.Module):
+    """A classifier as people write it: normalises inside, ends in its own linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = timm.create_model(TINY, num_classes=0)
+        self.fc = nn.Linear(self.backbone.num_features, 10)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        answers: torch.Tensor = self.fc(self.backbone((pixels - 0.5) / 0.5))
+        return answers
+
+
+@pytest.fixture(scope="module")
+def owned() -> tuple[Subject, Arrival, ImageSet]:
+    """Somebody's classifier on digits at 32 px."""
+
+    def preprocess(image: Any) -> torch.Tensor:
+        return torch.from_numpy(np.array(image.resize((32, 32)))).permute(2, 0, 1).float() / 255
+
+    images = load_images("digits", limit=200)
+    subject = subject_of_module(Owned().eval(), preprocess, images.images[:2], 10, name="owned", train_mode=False)
+    return subject, measure_arrival(subject, sample_images(images.images)), images
+
+
+def test_onnx_runtime_gives_pytorch_s_features(
+    owned: tuple[Subject, Arrival, ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, arrival, images = owned
+    repairs = Repairs(Preprocessing(64, "bilinear", (0.5,) * 3, (0.5,) * 3))
+    cells = [frozenset[int](), frozenset({1})]
+    part = np.arange(80)
+    found = {}
+    for worth in (np.inf, 0.0):
+        monkeypatch.setattr(under_test, "_WORTH_AN_EXPORT", worth)
+        engines: list[str] = []
+
+        def watched(*given: Any, engines: list[str] = engines) -> Any:
+            forward, engine = choose_forward(*given)
+            engines.append(engine)
+            return forward, engine
+
+        monkeypatch.setattr(under_test, "choose_forward", watched)
+        pipeline = Pipeline(subject, arrival, repairs, (1,), images)
+        pipeline.expect(cells, len(part))
+        found[worth] = [pipeline.features(cell, part) for cell in cells]
+        assert engines == (["onnxruntime"] * 2 if worth == 0 else [])
+    for theirs, ours in zip(found[np.inf], found[0.0], strict=True):
+        assert ours.shape == (80, subject.module.backbone.num_features)  # type: ignore[union-attr]
+        assert ours == pytest.approx(theirs, abs=1e-3 * float(np.abs(theirs).max()))
+
+
+def test_equal_pipelines_are_one(owned: tuple[Subject, Arrival, ImageSet]) -> None:
+    subject, arrival, images = owned
+    same = Pipeline(subject, arrival, Repairs(arrival.preprocessing()), (3, 5), images)
+    assert len({same.variant(cell) for cell in (frozenset[int](), frozenset({3}), frozenset({3, 5}))}) == 1
+    other = Pipeline(subject, arrival, Repairs(Preprocessing(32, "bilinear")), (3,), images)
+    assert other.variant(frozenset()) != other.variant(frozenset({3}))
+    assert same.variant(frozenset()).training is False
+
+
+def test_a_random_network_has_the_statistics_of_the_images_and_leaves_the_other_alone(
+    owned: tuple[Subject, Arrival, ImageSet],
+) -> None:
+    subject, arrival, images = owned
+    pipeline = Pipeline(subject, arrival, Repairs(arrival.preprocessing()), (), images)
+    inputs = pipeline.pixels(frozenset(), images.images[:100])
+    before = {name: value.clone() for name, value in subject.module.state_dict().items()}
+    drawn = random_network(pipeline.network(frozenset()), 0, inputs)
+    again = random_network(pipeline.network(frozenset()), 0, inputs)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in drawn.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in subject.module.state_dict().items())
+    kernel = "backbone.conv_stem.weight"
+    assert not torch.equal(drawn.state_dict()[kernel], before[kernel])
+    first = next(layer for layer in drawn.modules() if isinstance(layer, nn.BatchNorm2d))
+    assert first.running_mean is not None
+    assert bool(first.running_mean.any())
