@@ -5,7 +5,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo check format lint types layers test notebooks clean
+# Of `make bench`: which parts (all, or such as features,probe), the data, and anything else that its command takes.
+PARTS ?=
+CIFAR10 ?= ../shared/data/cifar10.tar.xz
+WEIGHTS ?= ../shared/weights
+BENCH ?=
+
+.PHONY: demo check format lint types layers test notebooks bench clean
 
 demo: $(VENV)/ready
 	$(BIN)/headstart compare digits
@@ -34,6 +40,11 @@ test: $(VENV)/ready-dev
 notebooks: $(VENV)/ready-dev
 	$(BIN)/python -m pytest -m slow tests/test_notebooks.py
 
+# Against TensorFlow, plain PyTorch and scikit-learn: hours, alone on the machine (docs/benchmarks.md).
+bench: $(VENV)/ready-bench
+	$(BIN)/python -m benchmarks.speed.run --cifar10 $(CIFAR10) --weights $(WEIGHTS) $(if $(PARTS),--parts $(PARTS)) $(BENCH)
+	$(BIN)/python -m benchmarks.speed.table
+
 # A stamp is made last, so an installation that was interrupted is taken up again.
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "headstart needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 ...")'
@@ -43,6 +54,10 @@ $(VENV)/ready: pyproject.toml
 
 $(VENV)/ready-dev: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,tensorboard]'
+	touch $@
+
+$(VENV)/ready-bench: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	touch $@
 
 clean:

@@ -1,0 +1,120 @@
+"""Keras on TensorFlow, as its tutorials use it. Each subcommand is one measured process and writes its facts to `--out`.
+
+python -m benchmarks.speed.keras_peer features|transfer|scratch ... --out FILE
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from headstart.files import write_json
+
+from .keras_weights import features_model, weights_file
+
+_FORWARD_SECONDS = 3.0  # chosen: `predict` of prepared arrays is repeated for at least so long
+
+
+def features(arguments: argparse.Namespace) -> dict[str, Any]:
+    """`predict` from decoded images, resizing in the model; then `predict` of prepared arrays."""
+    with np.load(arguments.arrays) as arrays:
+        images = arrays["train_images"][: arguments.images]
+    size = arguments.size
+    backbone = features_model(size, weights_file(arguments.weights))
+    inputs = keras.Input(images.shape[1:], dtype="uint8")
+    resized = keras.layers.Resizing(size, size)(inputs)
+    model = keras.Model(inputs, backbone(keras.applications.mobilenet_v2.preprocess_input(resized)))
+    started = time.perf_counter()
+    model.predict(images, verbose=0)
+    seconds = time.perf_counter() - started
+
+    prepared = keras.applications.mobilenet_v2.preprocess_input(
+        np.asarray(keras.ops.image.resize(images[: arguments.forward_images], (size, size)), np.float32)
+    )
+    backbone.predict(prepared[:64], verbose=0)
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < _FORWARD_SECONDS:
+        backbone.predict(prepared, verbose=0)
+        done += len(prepared)
+    return {"seconds": seconds, "forward_images_per_second": done / (time.perf_counter() - started)}
+
+
+def transfer(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Files, `Resizing`, `preprocess_input`, frozen MobileNetV2, pooling, `Dense`; `fit`, `evaluate`."""
+    keras.utils.set_random_seed(arguments.seed)
+    train, test = (
+        keras.utils.image_dataset_from_directory(
+            arguments.data / part, image_size=(32, 32), batch_size=64, shuffle=part == "train", seed=arguments.seed
+        ).prefetch(tf.data.AUTOTUNE)
+        for part in ("train", "test")
+    )
+    backbone = features_model(arguments.size, weights_file(arguments.weights))
+    backbone.trainable = False
+    inputs = keras.Input((32, 32, 3))
+    resized = keras.layers.Resizing(arguments.size, arguments.size)(inputs)
+    pooled = backbone(keras.applications.mobilenet_v2.preprocess_input(resized), training=False)
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(pooled))
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    history = model.fit(train, epochs=arguments.epochs, verbose=2)
+    _, accuracy = model.evaluate(test, verbose=2)
+    return {"test_accuracy": float(accuracy), "train_accuracy": [float(one) for one in history.history["accuracy"]]}
+
+
+def scratch(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The CNN of TensorFlow's tutorial on CIFAR-10, ended after the epoch in which test reaches the accuracy."""
+    keras.utils.set_random_seed(arguments.seed)
+    with np.load(arguments.arrays) as arrays:
+        train = arrays["train_images"] / 255.0, arrays["train_labels"]
+        test = arrays["test_images"] / 255.0, arrays["test_labels"]
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Conv2D(32, 3, activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Conv2D(64, 3, activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Conv2D(64, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(64, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
+    reached = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda _, logs: setattr(model, "stop_training", logs["val_accuracy"] >= arguments.accuracy)
+    )
+    history = model.fit(
+        *train, epochs=arguments.epochs, validation_data=test, callbacks=[reached], verbose=2, shuffle=True
+    )
+    accuracies = [float(one) for one in history.history["val_accuracy"]]
+    return {"test_accuracy": accuracies[-1], "by_epoch": accuracies, "reached": accuracies[-1] >= arguments.accuracy}
+
+
+COMMANDS = {"features": features, "transfer": transfer, "scratch": scratch}
+
+
+def main() -> None:
+    """Run one subcommand."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--arrays", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--forward-images", type=int)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--accuracy", type=float)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    write_json(arguments.out, COMMANDS[arguments.command](arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,327 @@
+"""Write the tables of docs/benchmarks.md from benchmarks/results/speed.json.
+
+    python -m benchmarks.speed.table [--results FILE] [--page FILE]
+
+Each table stands between `<!-- its name -->` and `<!-- end -->`. What has no result is called "not measured yet".
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from headstart.files import read_json, write_text
+
+from .processes import ROOT
+from .run import RESULTS
+from .setting import Row
+from .targets import TARGETS, Measure, Target
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+NOT_MEASURED = "not measured yet"
+_TWO_MINUTES, _TWO_HOURS = 120, 7200
+
+
+def main() -> None:
+    """Replace what stands between the page's markers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    arguments = parser.parse_args()
+    results: dict[str, Any] = read_json(arguments.results) if arguments.results.exists() else {}
+    rows: list[Row] = [row for part in results.values() for row in part["rows"]]
+    if any(row["quick"] for row in rows) and arguments.page.resolve() == PAGE.resolve():
+        raise SystemExit(
+            f"{arguments.results} holds rows of a trial (--quick), which say nothing. Measure them, or name another --page."
+        )
+    page = arguments.page.read_text(encoding="utf-8")
+    for name, table in {
+        "machine": machine(results, rows),
+        "summary": summary(rows),
+        "features": features_table(rows),
+        "transfer": transfer_table(rows),
+        "probe": probe_table(rows),
+        "scratch": scratch_table(rows),
+        "finetune": finetune_table(rows),
+        "memory": memory_table(rows),
+        "folder": folder_table(rows),
+        "notes": notes(rows),
+    }.items():
+        before, opened, rest = page.partition(f"<!-- {name} -->\n")
+        _, closed, after = rest.partition("<!-- end -->")
+        if not opened or not closed:
+            raise SystemExit(
+                f"{arguments.page} has no place for {name!r}: <!-- {name} --> and <!-- end -->, each on a line."
+            )
+        page = f"{before}{opened}{table}\n{closed}{after}"
+    write_text(arguments.page, page)
+
+
+def summary(rows: list[Row]) -> str:
+    """Every claim with its bar, and whether it is met."""
+    lines = ["| what | peer | measured | bar | stretch | |", "|---|---|---|---|---|---|"]
+    for name, target in TARGETS.items():
+        found = [row for row in rows if row["target"] == name]
+        limits = " | ".join(
+            "–" if limit is None else _shown(limit, target.measure) for limit in (target.bar, target.stretch)
+        )
+        measured = "; ".join(_measured(row, target, many=len(found) > 1) for row in found) or NOT_MEASURED
+        verdict = "; ".join(dict.fromkeys(_verdict(row, target) for row in found))
+        lines.append(f"| {target.what} | {target.peer or '–'} | {measured} | {limits} | {verdict} |")
+    return "\n".join(lines)
+
+
+def _measured(row: Row, target: Target, *, many: bool) -> str:
+    value = _shown(row[target.measure], target.measure)
+    return f"{value} ({row['images']:,} images)" if many else value
+
+
+def _verdict(row: Row, target: Target) -> str:
+    """Met or missed, and by how much; what the row's own conditions say comes first."""
+    failed = [words for words, holds in row.get("conditions", {}).items() if not holds]
+    if failed:
+        return f"does not count: not {', not '.join(failed)}"
+    value = row[target.measure]
+    if target.stretch is not None and _reaches(value, target.stretch, target):
+        return "stretch met"
+    if target.bar is not None and _reaches(value, target.bar, target):
+        return "bar met"
+    limit, word = (target.stretch, "stretch") if target.bar is None else (target.bar, "bar")
+    if limit is None:
+        return ""
+    return f"{word} missed by {abs(value / limit - 1):.0%}"
+
+
+def _reaches(value: float, limit: float, target: Target) -> bool:
+    return value >= limit if target.more_is_better else value <= limit
+
+
+def features_table(rows: list[Row]) -> str:
+    """Images per second by input size."""
+    lines = [
+        "| px | what | images | ours, images/s | peer, images/s | ratio | rounds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    forward_note = []
+    for size in (96, 160, 224):
+        for kind, words in (("features", "from decoded images"), ("forward", "forward pass alone")):
+            row = _row(rows, f"{kind}-{size}")
+            if row is None:
+                lines.append(f"| {size} | {words} | {NOT_MEASURED} | | | | |")
+                continue
+            rounds = len(row["ours_seconds" if kind == "features" else "ours_rounds"])
+            lines.append(
+                f"| {size} | {words} | {row['images']:,} | {row['ours_images_per_second']:,.0f} | "
+                f"{row['peer_images_per_second']:,.0f} | {row['ratio']:.2f}x | {rounds} |"
+            )
+            if kind == "forward":
+                forward_note.append(f"{row['share']:.0%} at {size} px ({row['way']})")
+    row = _row(rows, "matrix-96")
+    if row is None:
+        return "\n".join([*lines, "", f"Share of the machine's float32 matrix-product rate: {NOT_MEASURED}."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Float32 matrix products of 2048 x 2048, GFLOP/s: "
+            + ", ".join(f"{library} {rate / 1e9:,.0f}" for library, rate in row["by_library"].items())
+            + f". Our forward pass reaches of the quickest {', '.join(forward_note)}.",
+        ]
+    )
+
+
+def transfer_table(rows: list[Row]) -> str:
+    """Files to test accuracy against both peers, and the second run."""
+    names = {"transfer-keras": "Keras", "transfer-torch": "plain PyTorch", "rerun": "second run, against our first"}
+    return _seconds_table(rows, names, "peer")
+
+
+def probe_table(rows: list[Row]) -> str:
+    """Seconds of the probe, and what each L2 reaches."""
+    table = _seconds_table(rows, {"probe": "scikit-learn"}, "peer")
+    row = _row(rows, "probe")
+    if row is None:
+        return table
+    fits = [f"{'; '.join(f'{one:,.1f}' for one in row[f'{side}_fit_seconds'])} s" for side in ("ours", "peer")]
+    lines = [
+        table,
+        "",
+        f"Fitting alone, without the start of the process: ours {fits[0]}, scikit-learn {fits[1]}. Values of L2 fitted: "
+        f"{row['values_fitted']['ours']} and {row['values_fitted']['peer']}.",
+        "",
+        "| L2 | train log loss, ours | scikit-learn | with the penalty, ours | scikit-learn | iterations of scikit-learn |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one, iterations in zip(row["by_l2"], row["peer_iterations"], strict=False):
+        numbers = [one[f"{side}_{what}"] for what in ("log_loss", "objective") for side in ("ours", "peer")]
+        lines.append(f"| {one['l2']:g} | " + " | ".join(f"{number:.5f}" for number in numbers) + f" | {iterations:,} |")
+    return "\n".join(lines)
+
+
+def scratch_table(rows: list[Row]) -> str:
+    """From scratch to an accuracy."""
+    lines = [_seconds_table(rows, {"scratch-71": "Keras' tutorial CNN, 71%"}, "peer"), ""]
+    lines += [
+        "| goal | ours | test accuracy | epochs, width | FLOP | ResNet-18, extrapolated | FLOP | ratio of seconds, of FLOP |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in ("scratch-90", "scratch-94"):
+        row = _row(rows, name)
+        if row is None:
+            lines.append(f"| {name[-2:]}% | {NOT_MEASURED} | | | | | | |")
+            continue
+        settings = row["ours_settings"]
+        lines.append(
+            f"| {name[-2:]}% | {_shown(row['seconds'], 'seconds')} | {_percent(row['ours_test_accuracy'])} | "
+            f"{settings['epochs']}, {settings['width']} | {row['ours_flop']:.1e} | "
+            f"{_shown(row['peer_seconds_extrapolated'], 'seconds')} ({row['peer_epochs_assumed']} epochs assumed, "
+            f"{row['peer_step_seconds']:.2f} s a step) | {row['peer_flop_extrapolated']:.1e} | "
+            f"{row['ratio_extrapolated']:,.1f}x, {row['flop_ratio_extrapolated']:,.1f}x |"
+        )
+    return "\n".join(lines)
+
+
+def finetune_table(rows: list[Row]) -> str:
+    """Seconds of an epoch with and without the cache."""
+    row = _row(rows, "finetune")
+    lines = [
+        "| images | px | ours, an epoch | without the cache | ratio | extraction, once | kept |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    if row is None:
+        return "\n".join([*lines, f"| {NOT_MEASURED} | | | | | | |"])
+    lines.append(
+        f"| {row['images']:,} | {row['input_size']} | {_list(row['ours_seconds'])} s | {_list(row['peer_seconds'])} s | "
+        f"{row['ratio']:.2f}x | {row['extraction_seconds']:.1f} s | {row['kept_bytes'] / 1e6:,.0f} MB |"
+    )
+    return "\n".join(lines)
+
+
+def memory_table(rows: list[Row]) -> str:
+    """Peak memory of the whole comparison."""
+    row = _row(rows, "memory")
+    lines = ["| images, epochs | resident | unshared | without mapped files | seconds |", "|---|---|---|---|---|"]
+    if row is None:
+        return "\n".join([*lines, f"| {NOT_MEASURED} | | | | |"])
+    size = f"{'all' if row['limit'] is None else format(row['limit'], ',')}, {row['epochs'] or 'the default'}"
+    lines.append(f"| {size} | {_three_peaks(row)} | {row['seconds']:,.0f} |")
+    accuracies = ", ".join(f"`{name}` {_percent(value)}" for name, value in row["test_accuracies"].items())
+    return "\n".join([*lines, "", f"Test accuracies of that comparison: {accuracies}."])
+
+
+def folder_table(rows: list[Row]) -> str:
+    """Seconds and memory by number of images."""
+    lines = [
+        "| images | size | ours, images/s | peer, images/s | ratio | resident | unshared | without mapped files | ours, accuracy | peer |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    found = sorted((row for row in rows if row["target"] == "folder"), key=lambda row: row["images"])
+    lines += [
+        f"| {row['images']:,} | {row['file_bytes'] / 1e9:.1f} GB | {row['ours_images_per_second']:,.0f} | "
+        f"{row['peer_images_per_second']:,.0f} | {row['ratio']:.2f}x | {_three_peaks(row)} | "
+        f"{_percent(row['ours_test_accuracy'])} | {_percent(row['peer_test_accuracy'])} |"
+        for row in found
+    ]
+    return "\n".join(lines if found else [*lines, f"| {NOT_MEASURED} | | | | | | | | | |"])
+
+
+def machine(results: dict[str, Any], rows: list[Row]) -> str:
+    """When, on what, with which versions and for how long it was measured."""
+    if not rows:
+        return f"Machine and date: {NOT_MEASURED}."
+    lines = []
+    for facts in _distinct(rows, _machine_of):
+        mine = [row for row in rows if _machine_of(row) == facts]
+        dates = sorted({row["date"] for row in mine})
+        names = ", ".join(dict.fromkeys(row["part"] for row in mine))
+        busiest = max(row["busy_before_percent"] for row in mine)
+        span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+        lines.append(
+            f"Measured on {span} ({names}): {facts}. Processor busy with other work before a part: at most {busiest:.0f}%."
+        )
+    minutes = ", ".join(f"{name} {part['seconds'] / 60:,.0f}" for name, part in results.items())
+    return "\n".join([*lines, f"Minutes that the parts took: {minutes}."])
+
+
+def _machine_of(row: Row) -> str:
+    environment, peers = row["environment"], row["peer_versions"]
+    versions = {
+        "headstart": environment["headstart"],
+        "Python": environment["python"],
+        "torch": environment["torch"],
+        "timm": environment["timm"],
+        "onnxruntime": environment["onnxruntime"],
+        "scikit-learn": environment["scikit-learn"],
+        "TensorFlow": peers.get("tensorflow", peers.get("tensorflow_cpu", "missing")),
+        "Keras": peers.get("keras", "missing"),
+    }
+    return (
+        f"{environment['processor']}, {environment['cores']} cores, {environment['threads']} threads, "
+        f"{row['memory_bytes'] / 2**30:.0f} GiB, "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+    )
+
+
+def notes(rows: list[Row]) -> str:
+    """What has to be known of each row."""
+    if not rows:
+        return f"- {NOT_MEASURED}"
+    return "\n".join(f"- `{row['name']}`: {row['note']}." for row in rows)
+
+
+def _seconds_table(rows: list[Row], names: dict[str, str], peer: str) -> str:
+    lines = [
+        f"| {peer} | ours, s | peer, s | ratio | rounds | ours, test accuracy | peer |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, words in names.items():
+        row = _row(rows, name)
+        if row is None:
+            lines.append(f"| {words} | {NOT_MEASURED} | | | | | |")
+            continue
+        accuracies = [row.get(f"{side}_test_accuracy") for side in ("ours", "peer")]
+        shown = " | ".join("–" if one is None else _percent(one) for one in accuracies)
+        lines.append(
+            f"| {words} | {_list(row['ours_seconds'])} | {_list(row['peer_seconds'])} | {row['ratio']:.1f}x | "
+            f"{len(row['peer_seconds'])} | {shown} |"
+        )
+    return "\n".join(lines)
+
+
+def _row(rows: list[Row], name: str) -> Row | None:
+    return next((row for row in rows if row["name"] == name), None)
+
+
+def _distinct(rows: list[Row], key: Callable[[Row], str]) -> list[str]:
+    return list(dict.fromkeys(key(row) for row in rows))
+
+
+def _three_peaks(row: Row) -> str:
+    return " | ".join(_shown(row[f"{kind}_bytes"], "bytes") for kind in ("rss", "uss", "anonymous"))
+
+
+def _list(seconds: list[float]) -> str:
+    return "; ".join(f"{one:,.1f}" for one in seconds)
+
+
+def _percent(accuracy: float) -> str:
+    return f"{100 * accuracy:.1f}%"
+
+
+def _shown(value: float, measure: Measure) -> str:
+    """A value in the unit that people read it in."""
+    if measure == "ratio":
+        return f"{value:.1f}x"
+    if measure == "share":
+        return f"{value:.0%}"
+    if measure == "bytes":
+        return f"{value / 1e9:.2f} GB"
+    if measure == "growth":
+        return f"{value:.2f}"
+    if value < _TWO_MINUTES:
+        return f"{value:,.0f} s"
+    return f"{value / 60:,.1f} min" if value < _TWO_HOURS else f"{value / 3600:,.1f} h"
+
+
+if __name__ == "__main__":
+    main()
