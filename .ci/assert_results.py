@@ -10,7 +10,7 @@ recipes = {entry["name"]: entry for entry in results["recipes"]}
 
 assert results["schema_version"] == 1, results["schema_version"]
 # The backbone that comes with the package takes part without a network.
-expected = {"cnn", "small32_m-probe", "small32_m-finetune", "random-features-small32_m", "majority"}
+expected = {"fast", "cnn", "small32_m-probe", "small32_m-finetune", "random-features-small32_m", "majority"}
 assert expected <= recipes.keys(), recipes.keys()
 assert recipes["small32_m-probe"]["weights"]["source"] == "file", recipes["small32_m-probe"]["weights"]
 assert recipes["small32_m-finetune"]["test_accuracy"]["mean"] > 0.95, recipes["small32_m-finetune"]["test_accuracy"]

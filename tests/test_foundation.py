@@ -1,5 +1,6 @@
 """The bottom layer: randomness, files, errors, the lazy package."""
 
+import mmap
 import os
 import stat
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 import headstart
@@ -16,6 +18,7 @@ from headstart.files import (
     cache_folder,
     canonical_json,
     read_json,
+    release_pages,
     sha256_of_file,
     sha256_of_text,
     write_json,
@@ -123,3 +126,21 @@ def test_identity_of_a_record_is_stable_across_processes() -> None:
     code = "from headstart.randomness import derive_seed; print(derive_seed(7, 'order', 3))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(printed) == derive_seed(7, "order", 3)
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="this system keeps a mapped file's pages as it likes")
+def test_released_pages_leave_the_process_and_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npy"
+    written = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(4_000_000,))
+    written[:] = 3.0
+    release_pages(written)  # not flushed: what was written must not be lost
+    assert float(written[-1]) == 3.0
+    mapped = np.load(path, mmap_mode="r")
+    process = psutil.Process()
+    before = process.memory_info().rss
+    assert float(mapped.sum()) == 12_000_000
+    assert process.memory_info().rss - before > 12_000_000
+    release_pages(mapped)
+    assert process.memory_info().rss - before < 4_000_000
+    assert float(mapped[::1000].sum()) == 12_000
+    release_pages(np.ones(3))  # of an array in memory there is nothing to give back

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy.typing as npt
 
 from headstart.errors import RunError
 
@@ -82,6 +85,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as readable JSON atomically: two-space indent, insertion order, Unicode kept, no NaN."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def release_pages(array: npt.NDArray[Any]) -> None:
+    """Give the memory of a memory-mapped array's pages back; they stay in the file and come again when they are read.
+
+    Pages that were read once count as the process's memory until somebody needs it, which makes a training on a large
+    cache look (and on a small machine be) much larger than it is. Does nothing for other arrays and on systems that
+    cannot do it.
+    """
+    mapped: Any = array.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def read_json(path: Path) -> Any:

@@ -15,11 +15,15 @@ RESULTS_SCHEMA_VERSION = 1
 """Version of `results.json` and of a trial's `result.json`; part of every trial's identity."""
 
 Kind = Literal["scratch", "probe", "finetune", "majority", "random-features"]
-Augmentation = Literal["none", "shift", "shift-flip", "crop", "crop-flip"]
+Augmentation = Literal["none", "shift", "shift-flip", "shift-alternate", "crop", "crop-flip"]
+MIRRORING: tuple[Augmentation, ...] = ("shift-flip", "shift-alternate", "crop-flip")
+"""The augmentations that show an image in both directions."""
+
 Head = Literal["convex", "gradient"]
+NetworkName = Literal["simple", "fast"]
 Unfreeze = Literal["last", "all"]
 OptimizerName = Literal["adam", "adamw", "sgd", "muon"]
-ScheduleName = Literal["constant", "cosine", "one-cycle"]
+ScheduleName = Literal["constant", "cosine", "one-cycle", "triangular"]
 FitVerdict = Literal["overfits", "underfits", "sound"]
 
 Images = npt.NDArray[np.uint8]
@@ -154,7 +158,8 @@ class Recipe:
         name: unique in a study, such as `cnn` or `mobilenetv2_100-probe`.
         kind: what is trained; `majority` and `random-features` are controls.
         backbone: timm architecture name, for every kind but `majority`; for `scratch` the architecture whose weights are
-            drawn anew, `None` for the simple CNN.
+            drawn anew, `None` for one of the project's own networks.
+        network: which of them: the class's `SimpleCNN`, or `FastCNN`.
         weights_sha256: hash of the pretrained weights, once resolved.
         preprocessing: filled in when the recipe is resolved against the data and the backbone.
         input_size: the user's choice; `None` lets the data and the backbone decide.
@@ -175,6 +180,7 @@ class Recipe:
     name: str
     kind: Kind
     backbone: str | None = None
+    network: NetworkName = "simple"
     weights_sha256: str | None = None
     preprocessing: Preprocessing | None = None
     input_size: int | None = None

@@ -69,7 +69,7 @@ def test_a_comparison_ends_with_table_verdict_and_path(
     assert "about" in printed[: printed.index("seed 0")]  # how long it will take, before it starts
     assert " ".join(results["verdict"]["statement"].split()) in " ".join(printed.split())
     assert printed.rstrip().endswith("report.html")
-    for name in ("cnn", f"{TINY}-probe", f"{TINY}-finetune", "random-features", "majority"):
+    for name in ("fast", "cnn", f"{TINY}-probe", f"{TINY}-finetune", "random-features", "majority"):
         assert name in printed
 
 
@@ -94,7 +94,7 @@ def test_the_same_command_repeats_nothing(terminal: Terminal, finished: "subproc
         "compare", "digits", "--backbone", TINY, "--input-size", "32", "--seeds", "2", "--epochs", "2", "--limit", "400"
     )
     assert again.returncode == 0
-    assert "7 of 7 were done before" in again.stdout
+    assert "9 of 9 were done before" in again.stdout
     after = _results(terminal)
     assert after["recipes"] == before["recipes"]
     assert after["comparisons"] == before["comparisons"]

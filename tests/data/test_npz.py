@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from headstart.data.npz import load_npz
+from headstart.data.splits import TEST, TRAIN, VAL
 from headstart.errors import DataError
 from headstart.records import ImageSet
 from tests.data.making import noise
@@ -93,6 +94,17 @@ def test_errors_say_what_was_expected(tmp_path: Path) -> None:
     assert "class 'd' of class_names has no image" in refused(tmp_path, X=COLOUR, y=Y, class_names=list("abcd"))
     assert "'b', which is not in class_names" in refused(tmp_path, X=COLOUR, y=["a", "b"] * 3, class_names=["a", "c"])
     assert "names a class twice" in refused(tmp_path, X=COLOUR, y=Y, class_names=["a", "a", "b"])
+
+
+def test_parts_of_its_own(tmp_path: Path) -> None:
+    parts = ["train", "train", "test", "val", "test", "train"]
+    images = load(tmp_path, X=COLOUR, y=Y, part=parts)
+    assert images.official_part is not None
+    assert images.official_part.tolist() == [TRAIN, TRAIN, TEST, VAL, TEST, TRAIN]
+    assert images.fingerprint != load(tmp_path, X=COLOUR, y=Y).fingerprint
+    assert "part has 'Test'" in refused(tmp_path, X=COLOUR, y=Y, part=["Test", *parts[1:]])
+    assert "for each of the 6 images" in refused(tmp_path, X=COLOUR, y=Y, part=parts[1:])
+    assert "for each of the 6 images" in refused(tmp_path, X=COLOUR, y=Y, part=[0, 0, 2, 1, 2, 0])
 
 
 def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:

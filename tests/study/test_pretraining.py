@@ -77,7 +77,7 @@ def test_the_file_goes_wherever_a_backbone_goes(tmp_path: Path) -> None:
         SilentObserver(),
     )
     recipes = {outcome.planned.recipe.name: outcome.planned.recipe for outcome in outcome.recipes}
-    assert list(recipes) == ["cnn", "made-probe", "made-finetune", "random-features", "majority"]
+    assert list(recipes) == ["fast", "cnn", "made-probe", "made-finetune", "random-features", "majority"]
     assert recipes["made-finetune"].unfreeze == "all"
     assert recipes["made-probe"].preprocessing is not None
     assert recipes["made-probe"].preprocessing.input_size == 16

@@ -75,14 +75,14 @@ def _logits(outcome: StudyOutcome) -> dict[str, bytes]:
 
 def test_all_recipes_run_once_and_are_read_back_the_second_time(tmp_path: Path) -> None:
     first, notes = _run(_request(tmp_path))
-    names = ["cnn", f"{TINY}-probe", f"{TINY}-finetune", "random-features", "majority"]
+    names = ["fast", "cnn", f"{TINY}-probe", f"{TINY}-finetune", "random-features", "majority"]
     assert notes.ran == names
     again, second = _run(_request(tmp_path))
     assert second.read == names
     assert second.ran == []
     assert _logits(first) == _logits(again)
-    assert [run.trials_done for run in list_runs(tmp_path / "runs")] == [5]
-    probe, finetune = first.recipes[1].results[0], first.recipes[2].results[0]
+    assert [run.trials_done for run in list_runs(tmp_path / "runs")] == [6]
+    probe, finetune = first.recipes[2].results[0], first.recipes[3].results[0]
     assert 0 < probe.cost.parameters_trained < finetune.cost.parameters_trained <= finetune.cost.parameters
     assert finetune.history[0].epoch == 0
 
@@ -180,7 +180,7 @@ def test_without_weights_the_transfer_recipes_are_set_aside_with_the_reason(
     monkeypatch.setattr("headstart.models.backbones._create_from_hub", _no_network)
     request = replace(_request(tmp_path), weights_dir=None)
     outcome, notes = _run(request)
-    assert notes.ran == ["cnn", "random-features", "majority"]
+    assert notes.ran == ["fast", "cnn", "random-features", "majority"]
     assert [(missing.name, missing.reason) for missing in outcome.not_run] == [
         (f"{TINY}-probe", "no-weights"),
         (f"{TINY}-finetune", "no-weights"),
@@ -193,11 +193,11 @@ def test_small_images_have_a_backbone_without_network_or_weights(
 ) -> None:
     monkeypatch.setattr("headstart.models.backbones._create_from_hub", _no_network)
     outcome, notes = _run(_request(tmp_path, backbones=(), weights_dir=None, input_size=None))
-    names = ["cnn", "small32_m-probe", "small32_m-finetune", "random-features-small32_m", "majority"]
+    names = ["fast", "cnn", "small32_m-probe", "small32_m-finetune", "random-features-small32_m", "majority"]
     assert notes.ran == names
     # The ImageNet backbone would have taken part if it could be had: one line, not one for each of its recipes.
     assert [(missing.name, missing.reason) for missing in outcome.not_run] == [("mobilenetv2_100", "no-weights")]
-    probe = outcome.recipes[1].planned.recipe
+    probe = outcome.recipes[2].planned.recipe
     assert probe.preprocessing is not None
     assert probe.preprocessing.input_size == 32
     assert probe.weights_sha256 == find_backbone("small32_m").weights_sha256
@@ -234,6 +234,15 @@ def test_a_budget_takes_seeds_first_then_epochs(tmp_path: Path) -> None:
     assert notes.plan is not None
     assert notes.plan.seeds == (0,)
     assert notes.plan.recipes[0].recipe.epochs < 20
+
+
+def test_a_tight_budget_narrows_the_fast_network(tmp_path: Path) -> None:
+    request = _request(tmp_path, seeds=None, epochs=None, budget_seconds=1.0, recipes=("fast",), limit=None)
+    _, notes = _run(request)
+    assert notes.plan is not None
+    planned = notes.plan.recipes[0].recipe
+    assert 8 <= planned.width < 32
+    assert planned.epochs >= 2
 
 
 def test_another_request_gets_another_folder_and_a_named_run_is_planned_anew(tmp_path: Path) -> None:

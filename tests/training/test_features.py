@@ -13,7 +13,9 @@ from headstart.data.sources import load_images
 from headstart.models.backbones import build_random_backbone, untrained_backbone
 from headstart.records import ImageSet, Preprocessing
 from headstart.study.observer import SilentObserver
-from headstart.training.features import choose_forward, extract_features
+from headstart.training import frozen
+from headstart.training.features import extract_features
+from headstart.training.frozen import FrozenNetwork, Way, choose_forward
 from tests.models.factory import TINY
 
 CPU = torch.device("cpu")
@@ -63,6 +65,38 @@ def test_half_precision_is_kept_as_such(images: ImageSet, module: nn.Module) -> 
     assert np.allclose(exact.values, half.values, rtol=2e-3, atol=1e-3)
 
 
+def test_a_long_job_begins_with_a_race_that_is_remembered(
+    images: ImageSet, module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+    monkeypatch.setattr("headstart.training.frozen._WORTH_A_RACE", 0.0)
+    monkeypatch.setattr("headstart.training.frozen._RACE_SECONDS", 0.02)
+    races: list[list[Way]] = []
+    race = frozen._race
+
+    def noted(forwards: dict[Way, frozen.Forward], inputs: torch.Tensor) -> Way:
+        races.append(list(forwards))
+        return race(forwards, inputs)
+
+    monkeypatch.setattr("headstart.training.frozen._race", noted)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        features = _extract(images, module)
+        _extract(images, module, half_precision=True)  # another job with the same network
+        assert torch.get_num_threads() == 2
+        # Whoever wins next time, on whatever machine: every way gives PyTorch's numbers.
+        for way in races[0]:
+            network = FrozenNetwork(choose_forward(module, torch.zeros(1, 3, 32, 32), CPU)[0], "onnxruntime", way)
+            monkeypatch.setattr("headstart.training.features.fastest", lambda *_, network=network: network)
+            again = _extract(images, module, key=str(way))
+            assert np.abs(again.values - features.values).max() <= 1e-5 * np.abs(features.values).max()
+    finally:
+        torch.set_num_threads(threads)
+    assert len(races) == 1
+    assert {(way.workers, way.threads) for way in races[0]} == {(1, 2), (2, 1)}
+
+
 def test_a_network_that_cannot_be_exported_is_run_by_pytorch(images: ImageSet) -> None:
     class Stubborn(nn.Module):
         """Branches on the data, which no export can follow."""
@@ -73,6 +107,27 @@ def test_a_network_that_cannot_be_exported_is_run_by_pytorch(images: ImageSet) -
     forward, engine = choose_forward(Stubborn(), apply_preprocessing(images.images[:4], PREPROCESSING), CPU)
     assert engine == "torch (cpu)"
     assert forward(torch.ones(2, 3, 4, 4)).tolist() == [[1.0] * 3] * 2
+
+
+def test_a_graph_that_holds_for_one_number_of_images_only_is_not_used(images: ImageSet) -> None:
+    class Tokens(nn.Module):
+        """A class token beside the patches, as in a vision transformer: one exporter takes the number of images for fixed."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.token = nn.Parameter(torch.ones(1, 1, 3))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            patches = images.flatten(2).transpose(1, 2)
+            return torch.cat([self.token.expand(patches.shape[0], -1, -1), patches], dim=1).sum(1)
+
+    module = Tokens().eval()
+    forward, engine = choose_forward(module, apply_preprocessing(images.images[:4], PREPROCESSING), CPU)
+    assert engine == "onnxruntime"
+    for count in (1, 3, 7):
+        inputs = apply_preprocessing(images.images[:count], PREPROCESSING)
+        with torch.inference_mode():
+            assert np.allclose(forward(inputs), module(inputs).numpy(), rtol=1e-4, atol=1e-2), count
 
 
 def test_a_killed_extraction_leaves_nothing_that_could_be_taken_for_finished(

@@ -34,6 +34,15 @@ def test_equals_scikit_learn_at_the_chosen_penalty(digits: Parts, head: LinearHe
     assert np.abs(ours - witness.predict_proba(val_standardised)).max() < 0.01
 
 
+def test_a_path_of_ones_own_is_fitted_whole_if_asked(digits: Parts) -> None:
+    path = (1.0, 0.1, 1e-3, 1e-5, 1e-6, 1e-7)
+    whole = fit_probe(*digits, classes=10, l2_path=path, whole_path=True)
+    assert tuple(l2 for l2, _ in whole.val_losses) == path
+    short = fit_probe(*digits, classes=10, l2_path=path)
+    assert len(short.val_losses) < len(path)
+    assert np.array_equal(short.weight, whole.weight)
+
+
 def test_the_penalty_is_the_best_of_the_path_on_val(head: LinearHead) -> None:
     assert head.l2 in L2_PATH
     assert min(loss for _, loss in head.val_losses) == dict(head.val_losses)[head.l2]

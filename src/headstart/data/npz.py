@@ -9,9 +9,11 @@ import numpy.typing as npt
 from headstart.data.decode import SMALLEST_SIDE, to_canvas
 from headstart.data.fingerprint import image_hashes, set_fingerprint
 from headstart.data.folder import choose_canvas
+from headstart.data.splits import TEST, TRAIN, VAL
 from headstart.errors import DataError
 from headstart.records import Converted, Images, ImageSet, Labels, SizeCount
 
+_PARTS = {"train": TRAIN, "val": VAL, "test": TEST}
 _BRIGHT = 128  # chosen: values that reach the upper half of 0..255 can only be meant as 0..255
 
 
@@ -20,14 +22,14 @@ def load_npz(path: Path, *, source: str) -> ImageSet:
 
     Args:
         path: holds `X`, `(N, H, W)` or `(N, H, W, 1 | 3 | 4)`, best as uint8; `y`, `(N,)` integers or strings; and
-            optionally `class_names`, one per class.
+            optionally `class_names`, one per class, and `part`, `(N,)` of the words train, val and test.
         source: what the user asked for.
 
     Returns:
         The set. A fourth channel is transparency, laid on white.
 
     Raises:
-        DataError: an array is missing or cannot be meant as images or labels.
+        DataError: an array is missing or cannot be meant as images, labels or parts.
     """
     arrays = _arrays(path)
     if missing := [name for name in ("X", "y") if name not in arrays]:
@@ -41,6 +43,7 @@ def load_npz(path: Path, *, source: str) -> ImageSet:
         raise DataError(
             f"{path}: X has {len(rgb)} images and y has {len(labels)} labels. Expected one label per image."
         )
+    official = _parts(path, arrays["part"], len(rgb)) if "part" in arrays else None
     height, width = rgb.shape[1:3]
     canvas = choose_canvas([(width, height)])
     images = rgb if height == width == canvas else np.stack([to_canvas(image, canvas) for image in rgb])
@@ -52,8 +55,8 @@ def load_npz(path: Path, *, source: str) -> ImageSet:
         images=images,
         labels=labels,
         class_names=class_names,
-        official_part=None,
-        fingerprint=set_fingerprint(images, labels, class_names, None),
+        official_part=official,
+        fingerprint=set_fingerprint(images, labels, class_names, official),
         image_hashes=image_hashes(rgb),
         converted=tuple(converted),
         original_sizes=(SizeCount(width, height, len(rgb)),),
@@ -67,9 +70,9 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
         )
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files if name in ("X", "y", "class_names")} or dict.fromkeys(
-                file.files, np.empty(0)
-            )
+            return {
+                name: file[name] for name in file.files if name in ("X", "y", "class_names", "part")
+            } or dict.fromkeys(file.files, np.empty(0))
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         pickled = "pickle" in str(error).lower()
         advice = (
@@ -128,6 +131,21 @@ def _as_bytes(path: Path, values: npt.NDArray[np.generic]) -> npt.NDArray[np.uin
         "thing. Expected uint8, or values that clearly go from 0 to 255, or floats that go from 0 to 1. Scale X to "
         "0..255 and save it with X.astype('uint8')."
     )
+
+
+def _parts(path: Path, values: npt.NDArray[np.generic], count: int) -> npt.NDArray[np.int8]:
+    """Bring the words of `part` to the numbers of `ImageSet.official_part`."""
+    words = [str(value) for value in values] if values.ndim == 1 and values.dtype.kind == "U" else []
+    if unknown := sorted({word for word in words if word not in _PARTS}):
+        raise DataError(
+            f"{path}: part has {', '.join(map(repr, unknown))}. Expected train, val or test for each image."
+        )
+    if len(words) != count:
+        raise DataError(
+            f"{path}: part is of type {values.dtype} and shape {values.shape}. Expected one of the words train, val and "
+            f"test for each of the {count} images."
+        )
+    return np.array([_PARTS[word] for word in words], np.int8)
 
 
 def _labels(

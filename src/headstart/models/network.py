@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from headstart.models.backbones import Backbone, seeded_torch
+from headstart.models.fast import FastCNN
 from headstart.models.scratch import SimpleCNN
-from headstart.records import Recipe
+from headstart.records import MIRRORING, Recipe
 
 
 @dataclass(frozen=True)
@@ -18,18 +19,20 @@ class NetworkSpec:
     """Everything needed to build a classifier's structure again, as plain JSON values.
 
     Attributes:
-        kind: `cnn` (from scratch), `backbone` (a timm backbone with a linear head) or `constant` (the majority control).
+        kind: `cnn` or `fast` (from scratch), `backbone` (a timm backbone with a linear head) or `constant` (the majority control).
         classes: number of classes.
         input_size: side of the input in pixels.
-        width, dropout: of `SimpleCNN`.
+        width, dropout: of `SimpleCNN`; `FastCNN` has the width.
+        mirrored: whether `FastCNN` averages over the mirror image when it predicts.
         architecture, timm_arguments, features: of the backbone.
     """
 
-    kind: Literal["cnn", "backbone", "constant"]
+    kind: Literal["cnn", "fast", "backbone", "constant"]
     classes: int
     input_size: int
     width: int = 32
     dropout: float = 0.0
+    mirrored: bool = False
     architecture: str | None = None
     timm_arguments: dict[str, Any] = field(default_factory=dict)
     features: int = 0
@@ -62,7 +65,11 @@ class ConstantClassifier(nn.Module):
 
 
 def classifier_spec(input_size: int, classes: int, backbone: Backbone | None, recipe: Recipe) -> NetworkSpec:
-    """The structure of a recipe's classifier: a backbone with a linear head, or without a backbone the simple CNN."""
+    """The structure of a recipe's classifier: a backbone with a linear head, or one of the project's own networks."""
+    if backbone is None and recipe.network == "fast":
+        # What it was trained on in both directions, it may be asked about in both.
+        mirrored = recipe.augmentation in MIRRORING
+        return NetworkSpec("fast", classes, input_size, recipe.width, mirrored=mirrored)
     if backbone is None:
         return NetworkSpec("cnn", classes, input_size, recipe.width, recipe.dropout)
     return NetworkSpec(
@@ -85,6 +92,8 @@ def build_network(spec: NetworkSpec, seed: int = 0) -> nn.Module:
     with seeded_torch(seed):
         if spec.kind == "cnn":
             return SimpleCNN(spec.classes, spec.input_size, spec.width, spec.dropout)
+        if spec.kind == "fast":
+            return FastCNN(spec.classes, spec.input_size, spec.width, spec.mirrored)
         if spec.kind == "constant":
             return ConstantClassifier(spec.classes)
         backbone = timm.create_model(spec.architecture, num_classes=0, **spec.timm_arguments)

@@ -24,6 +24,7 @@ from headstart.records import (
     TrialResult,
     trial_identity,
 )
+from headstart.study.kinds import Bench
 from headstart.study.ledger import Ledger, open_run, recipe_from_json
 from headstart.study.observer import Observer, decoding_progress
 from headstart.study.planning import Overrides, Plan, PlannedRecipe, make_plan, resolve_recipe
@@ -35,7 +36,7 @@ from headstart.study.presets import (
     default_recipes,
     named_recipe,
 )
-from headstart.study.trial import Bench, run_trial
+from headstart.study.trial import run_trial
 from headstart.training.callbacks import Callback
 
 

@@ -9,7 +9,11 @@ import torch
 
 from headstart.data.augmentation import augment, random_crops
 from headstart.data.preprocessing import apply_preprocessing
-from headstart.records import Augmentation, Images, Indices, Labels, Preprocessing
+from headstart.files import release_pages
+from headstart.randomness import generator
+from headstart.records import Augmentation, Booleans, Images, Indices, Labels, Preprocessing
+
+_HELD_ROWS = 4096  # of a memory-mapped array, before its pages are given back; chosen: a few hundred megabytes at most
 
 
 class Batches(Protocol):
@@ -17,6 +21,10 @@ class Batches(Protocol):
 
     labels: Labels
     seconds: float
+
+    def begin_epoch(self, epoch: int, seed: int) -> None:
+        """Told before each epoch of training, counted from 1."""
+        ...
 
     def inputs(self, positions: Indices, rng: np.random.Generator | None) -> torch.Tensor:
         """Return the network's inputs at `positions`; `rng` draws the augmentation, `None` means none."""
@@ -48,6 +56,13 @@ class ImageBatches:
         self._augmentation = augmentation
         self.labels = labels[indices]
         self.seconds = 0.0
+        self._mirrored: Booleans | None = None
+
+    def begin_epoch(self, epoch: int, seed: int) -> None:
+        """Choose each image's direction, where it alternates: drawn for the first epoch, the other one in the next."""
+        if self._augmentation == "shift-alternate":
+            drawn = generator(seed, "direction").random(len(self.labels)) < 0.5
+            self._mirrored = drawn ^ (epoch % 2 == 0)
 
     def inputs(self, positions: Indices, rng: np.random.Generator | None) -> torch.Tensor:
         started = time.perf_counter()
@@ -56,7 +71,8 @@ class ImageBatches:
             size = self._preprocessing.input_size
             pixels = random_crops(pixels, size, rng, mirror=self._augmentation == "crop-flip")
         elif rng is not None and self._augmentation != "none":
-            moved = augment(torch.from_numpy(pixels).permute(0, 3, 1, 2), self._augmentation, rng)
+            mirrored = None if self._mirrored is None else self._mirrored[positions]
+            moved = augment(torch.from_numpy(pixels).permute(0, 3, 1, 2), self._augmentation, rng, mirrored)
             pixels = moved.permute(0, 2, 3, 1).numpy()
         prepared = apply_preprocessing(pixels, self._preprocessing)
         self.seconds += time.perf_counter() - started
@@ -74,12 +90,20 @@ class ArrayBatches:
 
     def __init__(self, arrays: npt.NDArray[np.floating], labels: Labels, indices: Indices) -> None:
         self._arrays = arrays
+        self._unreleased = 0
         self._indices = indices
         self.labels = labels[indices]
         self.seconds = 0.0
 
+    def begin_epoch(self, epoch: int, seed: int) -> None:
+        """Nothing changes from epoch to epoch."""
+
     def inputs(self, positions: Indices, rng: np.random.Generator | None) -> torch.Tensor:
         started = time.perf_counter()
+        self._unreleased += len(positions)
+        if self._unreleased >= _HELD_ROWS:
+            release_pages(self._arrays)
+            self._unreleased = 0
         rows = torch.from_numpy(np.ascontiguousarray(self._arrays[self._indices[positions]])).float()
         prepared = rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows
         self.seconds += time.perf_counter() - started

@@ -268,6 +268,7 @@ def _train_epoch(
     if frozen_batch_norm:
         freeze_batch_norm(training.network)
     augmentation = generator(seed, "augmentation", epoch)
+    train.begin_epoch(epoch, seed)
     mixing = generator(seed, "mixup", epoch)
     loss_sum, correct, seen, started = 0.0, 0, 0, time.perf_counter()
     with seeded_torch(derive_seed(seed, "dropout", epoch)):
