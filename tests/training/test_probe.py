@@ -40,7 +40,9 @@ def test_a_path_of_ones_own_is_fitted_whole_if_asked(digits: Parts) -> None:
     assert tuple(l2 for l2, _ in whole.val_losses) == path
     short = fit_probe(*digits, classes=10, l2_path=path)
     assert len(short.val_losses) < len(path)
-    assert np.array_equal(short.weight, whole.weight)
+    assert short.l2 == whole.l2
+    same = short.logits(digits[2]).argmax(1) == whole.logits(digits[2]).argmax(1)
+    assert same.mean() > 0.995
 
 
 def test_the_penalty_is_the_best_of_the_path_on_val(head: LinearHead) -> None:

@@ -26,6 +26,10 @@ L2_PATH = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 _GIVE_UP_AFTER = 2
 _MAX_ITERATIONS = 200  # chosen: enough to converge on standardised features (gradient below 1e-5)
 _GRADIENT_TOLERANCE = 1e-5
+_CHOICE_TOLERANCE = 3e-4
+"""Of the fits that only choose the L2; the chosen one is then minimised to the end. Measured on 45,000 x 1,280 features of
+CIFAR-10: val losses differ by at most 0.001, the choice does not, and the path takes half of the time (docs/log.md)."""
+
 _APART = 1e-9
 _SMALLEST_DEVIATION = 1e-6  # a feature that never moves says nothing; it must not be divided by zero
 
@@ -65,7 +69,7 @@ def fit_probe(
         train_labels, val_labels: `(n,) int64` in `0..classes-1`.
         classes: number of classes.
         l2_path: penalties to try, from the strongest to the weakest.
-        whole_path: fit all of them, even where val has become worse twice.
+        whole_path: fit all of them to the end, even where val has become worse twice.
 
     Returns:
         The head; it is a function of its arguments alone.
@@ -86,7 +90,8 @@ def fit_probe(
     flat = np.zeros(classes * (dimensions + 1))
     best, best_loss, losses, worse = flat, np.inf, [], 0
     for l2 in l2_path:
-        flat = _minimise(rotated, labels, classes, l2, variances, flat)
+        tolerance = _GRADIENT_TOLERANCE if whole_path else _CHOICE_TOLERANCE
+        flat = _minimise(rotated, labels, classes, l2, variances, flat, tolerance)
         weight, bias = _unpack(flat, classes, dimensions)
         logits = val_rotated @ weight.T + bias
         val_loss = float(torch.nn.functional.cross_entropy(logits, val_targets))
@@ -97,12 +102,14 @@ def fit_probe(
             worse += 1
             if worse == _GIVE_UP_AFTER and not whole_path:
                 break
+    chosen = min(losses, key=lambda pair: pair[1])[0]
+    best = _minimise(rotated, labels, classes, chosen, variances, best, _GRADIENT_TOLERANCE)
     weight, bias = _unpack(best, classes, dimensions)
     folded = (weight @ axes.T).numpy() / deviation
     return LinearHead(
         weight=folded.astype(np.float32),
         bias=(bias.numpy() - folded @ mean).astype(np.float32),
-        l2=min(losses, key=lambda pair: pair[1])[0],
+        l2=chosen,
         val_losses=tuple(losses),
     )
 
@@ -123,6 +130,7 @@ def _minimise(
     l2: float,
     variances: torch.Tensor,
     start: npt.NDArray[np.float64],
+    tolerance: float,
 ) -> npt.NDArray[np.float64]:
     """Minimise for one L2, from `start`, in coordinates in which the loss curves about equally in every direction.
 
@@ -152,7 +160,7 @@ def _minimise(
         start * scale,
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": _MAX_ITERATIONS, "gtol": _GRADIENT_TOLERANCE, "ftol": 1e-8, "maxcor": 10},
+        options={"maxiter": _MAX_ITERATIONS, "gtol": tolerance, "ftol": 1e-8, "maxcor": 10},
     )
     return np.asarray(found.x / scale, dtype=np.float64)
 
