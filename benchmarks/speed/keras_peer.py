@@ -5,16 +5,14 @@ python -m benchmarks.speed.keras_peer features|transfer|scratch ... --out FILE
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from headstart.files import write_json
-
 from .keras_weights import features_model, weights_file
+from .subcommands import run_subcommand
 
 _FORWARD_SECONDS = 3.0  # chosen: `predict` of prepared arrays is repeated for at least so long
 
@@ -98,23 +96,9 @@ def scratch(arguments: argparse.Namespace) -> dict[str, Any]:
 COMMANDS = {"features": features, "transfer": transfer, "scratch": scratch}
 
 
-def main() -> None:
-    """Run one subcommand."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("--arrays", type=Path)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--images", type=int)
-    parser.add_argument("--forward-images", type=int)
-    parser.add_argument("--epochs", type=int)
+def _own_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accuracy", type=float)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    write_json(arguments.out, COMMANDS[arguments.command](arguments))
 
 
 if __name__ == "__main__":
-    main()
+    run_subcommand(__doc__, COMMANDS, _own_arguments)

@@ -6,7 +6,6 @@ Whole comparisons are run by their command line (processes.py).
 """
 
 import argparse
-import inspect
 import statistics
 import tempfile
 import time
@@ -25,7 +24,6 @@ from torch import nn
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.data.sources import load_images
 from headstart.data.splits import make_split
-from headstart.files import write_json
 from headstart.models.backbones import build_backbone, find_backbone, split_for_fine_tuning
 from headstart.models.cost import complexity
 from headstart.models.network import BackboneClassifier
@@ -37,10 +35,11 @@ from headstart.training.batches import ArrayBatches, ImageBatches
 from headstart.training.engine import train_network
 from headstart.training.features import extract_features
 from headstart.training.frozen import FrozenNetwork, fastest
-from headstart.training.probe import L2_PATH, LinearHead, fit_probe
+from headstart.training.probe import LinearHead, fit_probe
 
 from .keras_weights import ARCHITECTURE
 from .log_loss import penalised
+from .subcommands import run_subcommand
 
 CPU = torch.device("cpu")
 _MATRIX_SIDE, _MATRIX_ROUNDS = 2048, 20
@@ -144,28 +143,22 @@ def probe_data(arguments: argparse.Namespace) -> dict[str, Any]:
 def probe(arguments: argparse.Namespace) -> dict[str, Any]:
     """The convex probe for a path of L2; on request also what each L2 reaches, fitted alone and not timed.
 
-    Nothing is chosen here: val is a tenth of the training rows, on which a weaker penalty is always better, so that the path
-    is not ended early and every value is fitted.
+    Nothing is chosen here: every value is fitted to the end, as the peer's are; val is a tenth of the training rows.
     """
     values, labels = np.load(arguments.features), np.load(arguments.labels)
     wanted = [float(one) for one in arguments.l2.split(",")]
-    takes_path = "l2_path" in inspect.signature(fit_probe).parameters
-    fit: Callable[..., LinearHead] = fit_probe
 
     def fitted(path: list[float]) -> LinearHead:
         some = slice(None, None, _VAL_SHARE)
-        chosen = {"l2_path": tuple(path)} if takes_path else {}
-        return fit(values, labels, values[some], labels[some], int(labels.max()) + 1, **chosen)
+        classes = int(labels.max()) + 1
+        return fit_probe(values, labels, values[some], labels[some], classes, l2_path=path, whole_path=True)
 
     started = time.perf_counter()
     head = fitted(wanted)
     seconds = time.perf_counter() - started
-    facts: dict[str, Any] = {"seconds": seconds, "l2": [l2 for l2, _ in head.val_losses], "path_given": takes_path}
-    if not takes_path:
-        facts["default_path"] = list(L2_PATH)
+    facts: dict[str, Any] = {"seconds": seconds, "l2": [l2 for l2, _ in head.val_losses]}
     if arguments.judge:
-        heads = [fitted([l2]) for l2 in wanted] if takes_path else [head]
-        facts["reached"] = [{"l2": one.l2, **_judged(values, labels, one)} for one in heads]
+        facts["reached"] = [{"l2": l2, **_judged(values, labels, fitted([l2]))} for l2 in wanted]
     return facts
 
 
@@ -253,26 +246,13 @@ def _image_set(pixels: Images) -> ImageSet:
 COMMANDS = {"matrix": matrix, "features": features, "probe-data": probe_data, "probe": probe, "finetune": finetune}
 
 
-def main() -> None:
-    """Run one subcommand."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("--arrays", type=Path)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--images", type=int)
-    parser.add_argument("--forward-images", type=int)
+def _own_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--features", type=Path)
     parser.add_argument("--labels", type=Path)
     parser.add_argument("--l2")
     parser.add_argument("--judge", action="store_true")
     parser.add_argument("--cached", action="store_true")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    write_json(arguments.out, COMMANDS[arguments.command](arguments))
 
 
 if __name__ == "__main__":
-    main()
+    run_subcommand(__doc__, COMMANDS, _own_arguments)

@@ -19,9 +19,8 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from headstart.files import write_json
-
 from .keras_weights import ARCHITECTURE, timm_arguments, weights_file
+from .subcommands import run_subcommand
 
 _WARM_UP_STEPS = 2
 
@@ -120,21 +119,10 @@ def resnet(arguments: argparse.Namespace) -> dict[str, Any]:
 COMMANDS = {"transfer": transfer, "resnet": resnet}
 
 
-def main() -> None:
-    """Run one subcommand."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--epochs", type=int)
+def _own_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    write_json(arguments.out, COMMANDS[arguments.command](arguments))
 
 
 if __name__ == "__main__":
-    main()
+    run_subcommand(__doc__, COMMANDS, _own_arguments)

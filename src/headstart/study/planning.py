@@ -1,6 +1,7 @@
 """The plan of a study: recipes resolved against data and backbone, seconds predicted, seeds and epochs fitted to a budget."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,9 +31,11 @@ _ENLARGED = 2
 
 _TIMED_STEPS = 3
 _FROZEN_SPEED_UP = 2.2  # measured: ONNX Runtime over eager PyTorch, MobileNetV2 at 96 to 224 px, two cores (DESIGN)
-_EXPORT_SECONDS = 8.0  # measured: exporting and optimising MobileNetV2's graph, once per network and input size
-_PROBE_SECONDS_PER_GIGA = 15.0  # measured: seconds per 1e9 of images x features x classes, whole L2 path, two cores
-_FEWEST_SHARE, _NARROWEST, _HALVING_SAVES = 0.5, 8, 3.0  # see `_narrow`
+_EXPORT_SECONDS = (
+    4.0  # measured: MobileNetV2's graph 1.6 s, first images 0.3 s, race 2 s; once per network and input size
+)
+_PROBE_SECONDS_PER_GIGA = 45.0  # measured: seconds per 1e9 of images x features x classes; 26 s for 45,000 x 1,280 x 10
+_NARROWEST = 8  # chosen: of the fast network; 71% of CIFAR-10 after two epochs
 _FEWEST_EPOCHS = 2  # a learning curve needs two points
 
 
@@ -156,12 +159,16 @@ def make_plan(
         not_run: recipes that could not be resolved.
         images, split, device: what the steps are timed on.
         seeds: the user's number; `None` takes three, fewer where the budget (or a comfortable quarter of an hour) does not allow them.
-        budget_seconds: the user's limit. Seeds give way first, then the fast network's width, then epochs, then fine-tuning.
+        budget_seconds: the user's limit. Seeds give way first, then epochs, then the fast network's width, then fine-tuning.
 
     Returns:
         The plan. A budget is planned, not enforced: the prediction can be wrong, and the report says by how much.
     """
-    costs = [predict_seconds(recipe, backbone, images, split, device) for recipe, backbone in recipes]
+
+    def predict(recipe: Recipe, backbone: Backbone | None) -> PredictedCost:
+        return predict_seconds(recipe, backbone, images, split, device)
+
+    costs = [predict(recipe, backbone) for recipe, backbone in recipes]
     missing = list(not_run)
     limit = budget_seconds if budget_seconds is not None else COMFORTABLE_SECONDS
     count = seeds or DEFAULT_SEEDS
@@ -169,10 +176,8 @@ def make_plan(
         while count > 1 and _total(recipes, costs, count) > limit:
             count -= 1
     if budget_seconds is not None and _total(recipes, costs, count) > limit:
-        recipes = _narrow(recipes, limit / _total(recipes, costs, count))
-        costs = [predict_seconds(recipe, backbone, images, split, device) for recipe, backbone in recipes]
-    if budget_seconds is not None and _total(recipes, costs, count) > limit:
         recipes, costs = _shorten(recipes, costs, count, limit)
+        recipes, costs = _narrow(recipes, costs, count, limit, predict)
         while _total(recipes, costs, count) > limit and any(recipe.kind == "finetune" for recipe, _ in recipes):
             place = next(i for i, (recipe, _) in enumerate(recipes) if recipe.kind == "finetune")
             missing.append(NotRun(recipes[place][0].name, "budget", f"{costs[place].total(recipes[place][0]):.0f}"))
@@ -284,21 +289,27 @@ def _total(recipes: list[tuple[Recipe, Backbone | None]], costs: list[PredictedC
     return total + sum(extracted.values())
 
 
-def _narrow(recipes: list[tuple[Recipe, Backbone | None]], share: float) -> list[tuple[Recipe, Backbone | None]]:
-    """Halve the width of the fast network while it would otherwise lose more than half of its epochs.
+def _narrow(
+    recipes: list[tuple[Recipe, Backbone | None]],
+    costs: list[PredictedCost],
+    count: int,
+    limit: float,
+    predict: Callable[[Recipe, Backbone | None], PredictedCost],
+) -> tuple[list[tuple[Recipe, Backbone | None]], list[PredictedCost]]:
+    """Halve the width of the fast network until the study fits, or it cannot be narrower.
 
-    A halved width takes about a third of the time. Four epochs of half the width end several points above one and a half of
-    the whole (docs/log.md).
+    To be asked once no epoch can be spared any more: two epochs of a wide network beat four of a narrow one (docs/log.md).
     """
-
-    def narrowed(recipe: Recipe) -> Recipe:
-        left = share
-        while recipe.network == "fast" and left < _FEWEST_SHARE and recipe.width >= 2 * _NARROWEST:
-            recipe = recipe.with_changes(width=recipe.width // 2)
-            left *= _HALVING_SAVES
-        return recipe
-
-    return [(narrowed(recipe), backbone) for recipe, backbone in recipes]
+    recipes, costs = list(recipes), list(costs)
+    while limit < _total(recipes, costs, count):
+        wide = [i for i, (recipe, _) in enumerate(recipes) if recipe.network == "fast" and recipe.width > _NARROWEST]
+        if not wide:
+            break
+        for place in wide:
+            recipe, backbone = recipes[place]
+            narrower = recipe.with_changes(width=max(recipe.width // 2, _NARROWEST))
+            recipes[place], costs[place] = (narrower, backbone), predict(narrower, backbone)
+    return recipes, costs
 
 
 def _shorten(

@@ -160,7 +160,7 @@ def _minimise(
         start * scale,
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": _MAX_ITERATIONS, "gtol": tolerance, "ftol": 1e-8, "maxcor": 10},
+        options={"maxiter": _MAX_ITERATIONS, "gtol": tolerance, "ftol": 1e-10, "maxcor": 10},
     )
     return np.asarray(found.x / scale, dtype=np.float64)
 
