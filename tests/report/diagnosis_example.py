@@ -41,6 +41,7 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "paths-equal": {},
     "one-path": {},
     "other-interpolation": {"found": "nearest", "expected": "bicubic"},
+    "not-resized": {"size": 32},
     "same-interpolation": {"found": "bicubic"},
     "batch-norm-moves": {"layers": 52},
     "batch-norm-still": {"layers": 52},

@@ -132,6 +132,8 @@ def _interpolation(arrival: Arrival) -> Finding:
     enlarged_roughly = arrival.interpolation == "nearest"
     if enlarged_roughly or arrival.interpolation == "bilinear-aliased":
         return Finding(7, "suspected", "other-interpolation", {"found": arrival.interpolation, "expected": "bilinear"})
+    if arrival.interpolation == "none":
+        return Finding(7, "cleared", "not-resized", {"size": arrival.content})
     return Finding(7, "cleared", "same-interpolation", {"found": arrival.interpolation})
 
 
