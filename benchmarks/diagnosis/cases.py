@@ -1,11 +1,12 @@
 """The benchmark's cases: data sets, correct setups, single faults, pairs of faults, all drawn by fixed rules.
 
 Every case belongs to the part `tune` or `report`, in turns within its kind: thresholds are chosen on the first, what is
-reported comes from the second.
+reported comes from the second. 24 cases are networks that headstart cannot recognise (unknown.py), whose contract it has to
+find by trying, with wrong pixels and with the right ones. Causes 17, 18 and 23 are not planted (faults.py says why).
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import timm
 import torch
-from faults import FAULTS, Fault, Place, correct_pixels, image_set
+from faults import FAULTS, STANDARDISED_ALONE, Fault, Place, correct_pixels, image_set
 from measuring import re_estimated
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from setups import Normalization, Setup, Triple
 from sklearn.datasets import load_digits
+from unknown import WANTED, rebuilt
 
 from headstart.models.small32 import FAMILY
 from headstart.models.weights import BUNDLED_WEIGHTS
@@ -114,6 +116,38 @@ _PAIRS = (
     ("serves-another-range", "rate-too-high"),
 )
 
+Where = tuple[str, str, str] | tuple[str, str, str, str, str]
+"""Data, backbone, style; of a network that is not known also the way in which it was rebuilt and the pixels that it wants."""
+
+_UNKNOWN_HEALTHY: tuple[Where, ...] = (
+    ("cifar", "small32_m", "torchvision", "ported", "imagenet"),
+    ("imbalanced", "mobilenetv2_035", "numpy", "fused", "minus-one"),
+    ("upscaled", "small32_s", "batch", "cut", "unit"),
+    ("tiny-imagenet", "mobilenetv2_100", "torchvision", "ported", "imagenet"),
+    ("cifar", "mobilenetv2_035", "inside", "ported", "caffe"),
+    ("tiny", "small32_m", "numpy", "fused", "bytes"),
+    ("gray", "small32_s", "inside", "ported", "cifar10"),
+    ("upscaled", "mobilenetv2_100", "batch", "cut", "minus-one"),
+)
+_UNKNOWN_FAULTY: tuple[tuple[tuple[str, ...], Where], ...] = (
+    (("raw",), ("cifar", "small32_m", "torchvision", "ported", "imagenet")),
+    (("raw",), ("imbalanced", "mobilenetv2_035", "numpy", "fused", "minus-one")),
+    (("not-normalized",), ("upscaled", "small32_s", "batch", "ported", "imagenet")),
+    (("not-normalized",), ("tiny-imagenet", "mobilenetv2_100", "torchvision", "cut", "imagenet")),
+    (("not-normalized",), ("cifar", "mobilenetv2_035", "inside", "ported", "bytes")),
+    (("standardised-alone",), ("cifar", "small32_m", "numpy", "fused", "imagenet")),
+    (("standardised-alone",), ("imbalanced", "mobilenetv2_035", "torchvision", "ported", "minus-one")),
+    (("reversed-channels",), ("cifar", "small32_s", "batch", "ported", "imagenet")),
+    (("reversed-channels",), ("upscaled", "mobilenetv2_035", "torchvision", "fused", "caffe")),
+    (("divided-twice",), ("cifar", "mobilenetv2_035", "torchvision", "ported", "imagenet")),
+    (("divided-twice",), ("imbalanced", "small32_m", "numpy", "cut", "unit")),
+    (("normalized-twice",), ("tiny", "small32_s", "torchvision", "fused", "imagenet")),
+    (("without-resize", "raw"), ("tiny", "mobilenetv2_035", "torchvision", "ported", "imagenet")),
+    (("raw", "reversed-channels"), ("cifar", "small32_m", "batch", "fused", "minus-one")),
+    (("without-resize", "reversed-channels"), ("cifar", "mobilenetv2_035", "numpy", "ported", "imagenet")),
+    (("not-normalized", "reversed-channels"), ("upscaled", "small32_m", "torchvision", "fused", "imagenet")),
+)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -147,7 +181,7 @@ class Folders:
 
 def all_cases() -> list[Case]:
     """Every case; the kinds take turns, so that a beginning of the list is a fair sample of it."""
-    kinds = (list(_healthy()), list(_singles()), list(_pairs()))
+    kinds = (list(_healthy()), list(_singles()), list(_pairs()), *_unknown())
     spread = [
         ((number + 0.5) / len(cases), kind, case)
         for kind, cases in enumerate(kinds)
@@ -179,6 +213,15 @@ def correct_setup(place: Place, folders: Folders, evidence: str = "none") -> Set
         style=place.style,
         **shown[evidence],
     )
+    if not place.known:
+        wanted = WANTED[place.wanted]
+        setup = replace(
+            setup,
+            backbone=rebuilt(backbone, norm, wanted, place.network),
+            published={},
+            norm=(wanted.mean, wanted.std),
+            pixels=wanted.pixels(place.size, interpolation, place.style),
+        )
     return re_estimated(setup) if place.data == "fog" else setup
 
 
@@ -189,17 +232,18 @@ def planted(setup: Setup, faults: tuple[Fault, ...]) -> Setup:
     return setup
 
 
-def _place(where: tuple[str, str, str]) -> Place:
-    data, backbone, style = where
+def _place(where: Where) -> Place:
+    data, backbone, style, *rest = where
     canvas = CANVAS[data]
     # What suits the data: small backbones at their native 32 px or the images' own size, ImageNet's at 96 to 128 px.
     size = max(32, canvas) if backbone.startswith("small32") else (96 if canvas < 32 else 128)
-    return Place(data, backbone, style, canvas, size, data not in _UNCOLOURED)
+    return Place(data, backbone, style, canvas, size, data not in _UNCOLOURED, *rest)
 
 
-def _case(kind: str, number: int, where: tuple[str, str, str], evidence: str, faults: tuple[Fault, ...]) -> Case:
+def _case(kind: str, number: int, where: Where, evidence: str, faults: tuple[Fault, ...]) -> Case:
     names = "+".join(fault.name for fault in faults) or "healthy"
-    name = f"{names}/{'/'.join(where)}/{evidence}"
+    data, backbone, style, *rest = where
+    name = f"{names}/{data}/{'-'.join([backbone, *rest])}/{style}/{evidence}"
     return Case(name, kind, ("tune", "report")[number % 2], _place(where), evidence, faults)
 
 
@@ -232,12 +276,28 @@ def _pairs() -> Iterator[Case]:
             number += 1
 
 
+def _unknown() -> Iterator[list[Case]]:
+    """The networks that are not known: healthy ones, single faults, pairs."""
+    by_name = {fault.name: fault for fault in (*FAULTS, STANDARDISED_ALONE)}
+    every: list[tuple[str, Where, tuple[Fault, ...]]] = [("healthy", where, ()) for where in _UNKNOWN_HEALTHY]
+    for names, where in _UNKNOWN_FAULTY:
+        faults = tuple(by_name[name] for name in names)
+        assert all(fault.fits(_place(where)) for fault in faults)
+        every.append(("single" if len(faults) == 1 else "pair", where, faults))
+    for kind in ("healthy", "single", "pair"):
+        chosen = [(where, faults) for one, where, faults in every if one == kind]
+        yield [
+            _case(kind, number, where, _evidence_for(faults, number), faults)
+            for number, (where, faults) in enumerate(chosen)
+        ]
+
+
 def _evidence_for(faults: tuple[Fault, ...], number: int) -> str:
     """In turns, the same in both parts; where labels or pictures say nothing there is no head worth handing over."""
     return "none" if any(fault.cause == 20 for fault in faults) else _EVIDENCE[number // 2 % 3]
 
 
-def _next_place(faults: tuple[Fault, ...], cursor: int) -> tuple[tuple[str, str, str], int]:
+def _next_place(faults: tuple[Fault, ...], cursor: int) -> tuple[Where, int]:
     """The next place, in turns, where all of these can be planted."""
     choices = _FOGGY if any(fault.cause == 10 for fault in faults) else _WHERE
     for step in range(len(choices)):

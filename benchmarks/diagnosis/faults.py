@@ -25,7 +25,8 @@ NOT_PLANTED = {
     17: "a split that was chosen on leaves no trace in tensors: only the history of somebody's decisions would show it",
     18: "a network gives no sign of the pictures it was trained on, and making one that has seen the test images takes a "
     "pretraining of its own; headstart reads it from the weight file's metadata or cannot look",
-    23: "a network of one's own trained from scratch is no transfer learning; it is looked at in recipes only",
+    23: "it is read from a finished run's network from scratch (`headstart diagnose RUN`), and these cases hand over code, not "
+    "runs; the check is one number (the side of the last map), so that a plant would only repeat its rule: the tests have it",
 }
 """Entries of the catalogue without a plant, and why."""
 
@@ -45,11 +46,18 @@ class Place:
     canvas: int
     size: int
     coloured: bool
+    network: str = "as-published"  # or the way in which it was rebuilt (unknown.py)
+    wanted: str = "published"  # or the pixels that the rebuilt one wants
+
+    @property
+    def known(self) -> bool:
+        """Whether headstart can recognise the network."""
+        return self.network == "as-published"
 
     @property
     def folded(self) -> bool:
         """Whether the weight file has its batch norm folded into the convolutions, so that its statistics say nothing."""
-        return self.backbone == "mobilenetv2_100"
+        return self.backbone == "mobilenetv2_100" or self.network == "fused"
 
     @property
     def small(self) -> bool:
@@ -123,6 +131,11 @@ def only_centred(setup: Setup) -> Setup:
     return _scaled(setup, 1, ((setup.norm[0], (1.0, 1.0, 1.0)),))
 
 
+def standardised_alone(setup: Setup) -> Setup:
+    """3: every image by its own mean and deviation, copied from a pipeline of TensorFlow's."""
+    return _pixels(_scaled(setup, 1, ()), standardised=True)
+
+
 def divided_twice(setup: Setup) -> Setup:
     """4: divided by 255, although the tensor was scaled before."""
     return _pixels(setup, divisions=2)
@@ -134,8 +147,8 @@ def normalized_twice(setup: Setup) -> Setup:
 
 
 def reversed_channels(setup: Setup) -> Setup:
-    """5: read with OpenCV, never turned round."""
-    return _pixels(setup, reversed_channels=True)
+    """5: read with OpenCV, never turned round; or turned round for a network that wants it as it is."""
+    return _pixels(setup, reversed_channels=not setup.pixels.reversed_channels)
 
 
 def serves_another_resize(setup: Setup) -> Setup:
@@ -301,6 +314,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault(21, "one-step", one_step),
     Fault(22, "overfitted", overfitted, lambda place: place.data != "digits"),
 )
+
+
+STANDARDISED_ALONE = Fault(3, "standardised-alone", standardised_alone)
+"""Planted in networks that headstart does not know, beside the faults above."""
 
 
 def image_set(name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> ImageSet:

@@ -1,23 +1,31 @@
 """How well `headstart.diagnose` finds what was planted: every case of cases.py, one process, one after another.
 
     python benchmarks/diagnosis/run.py --cifar10 DIR --tiny-imagenet DIR --weights DIR [--part tune|report|all]
-        [--only TEXT] [--out FILE] [--limit-cases N] [--list]
+        [--only TEXT] [--out FILE] [--limit-cases N] [--retry] [--changed] [--list]
 
 DIR of CIFAR-10 has train/<class>/ (or <class>/), that of Tiny ImageNet <class>/ folders, that of weights
-mobilenetv2_100.safetensors and mobilenetv2_035.safetensors. Results are written after each case; a case that is there is not
-run again. A case that fails is kept with its error, counted as nothing found, and run again by `--retry`. The table of
-docs/diagnosis.md is written from the results by benchmarks/diagnosis/table.py.
+mobilenetv2_100.safetensors and mobilenetv2_035.safetensors. Results are written after each case, to
+benchmarks/results/diagnosis_<part>.json unless --out says otherwise; a case that is there is not run again. A case that fails
+is kept with its error, counted as nothing found, and run again by `--retry`; `--changed` runs those again that were run with
+other code of headstart's. The table of docs/diagnosis.md is written from the results by benchmarks/diagnosis/table.py.
+
+The two parts may be run at the same time, each with a file of its own: nothing else is written but temporary folders, and a file
+that another process is writing is refused. Give each of them its threads (OMP_NUM_THREADS=1), or they slow each other down and
+the seconds mean nothing.
 
 For each case: what was planted; what the diagnosis proved and suspected, in its order; what the planted faults cost, in
 points, measured by this benchmark's own probe (measuring.py) on the correct pipeline and on each faulty one; the accuracy
-after the repair, measured the same way; seconds.
+after the repair, measured the same way; seconds. The repair is the record's recipe; of a network that headstart does not know
+it is the lines of code that it gives, run as they are.
 """
 
 import argparse
 import datetime
+import hashlib
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
@@ -27,6 +35,7 @@ from typing import Any
 import torch
 from cases import Case, Folders, MissingWeightsError, all_cases, correct_setup, planted
 from faults import IN_PIPELINE, Place, drawn_anew
+from filelock import FileLock, Timeout
 from measuring import (
     Correct,
     Features,
@@ -49,10 +58,18 @@ from torch import nn
 import headstart
 from headstart.analysis.statistics import paired_difference
 from headstart.environment import describe_environment
-from headstart.files import read_json, write_json
+from headstart.files import read_json, sha256_of_text, write_json
 
-RESULTS = Path(__file__).parent.parent / "results" / "diagnosis.json"
+RESULTS = Path(__file__).parent.parent / "results"
 FOUND = ("proved", "suspected")
+_OF_PIXELS = frozenset({1, 2, 3, 4, 5, 7})  # causes that another preprocessing repairs
+_DECIDING = (
+    "analysis",
+    "data",
+    "diagnosis",
+    "models",
+    "training",
+)  # folders of headstart whose code can change a diagnosis
 
 
 def main() -> None:
@@ -63,9 +80,12 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--part", choices=("tune", "report", "all"), default="all")
     parser.add_argument("--only", help="cases whose name contains this")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/diagnosis_<part>.json")
     parser.add_argument("--limit-cases", type=int, help="stop after so many")
     parser.add_argument("--retry", action="store_true", help="run cases again that failed")
+    parser.add_argument(
+        "--changed", action="store_true", help="run cases again that were run with other code of headstart's"
+    )
     parser.add_argument("--list", action="store_true", help="name the cases and run nothing")
     arguments = parser.parse_args()
     folders = Folders(arguments.cifar10, arguments.tiny_imagenet, arguments.weights)
@@ -74,10 +94,26 @@ def main() -> None:
     if arguments.list:
         print("\n".join(f"{case.kind} {case.part} {case.name}" for case in chosen))
         return
-    results: dict[str, Any] = read_json(arguments.out) if arguments.out.exists() else {"cases": {}}
-    done = {name for name, row in results["cases"].items() if not (arguments.retry and "error" in row)}
-    waiting = [case for case in chosen if case.name not in done][: arguments.limit_cases]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    out = arguments.out or RESULTS / f"diagnosis_{arguments.part}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = Path(tempfile.gettempdir()) / f"headstart-{sha256_of_text(str(out.resolve()))[:16]}.lock"
+    try:
+        with FileLock(lock).acquire(timeout=0):
+            _run(chosen, folders, out, retry=arguments.retry, changed=arguments.changed, most=arguments.limit_cases)
+    except Timeout as error:
+        raise SystemExit(f"Another process is writing {out}. Wait for it, or give this one another --out.") from error
+
+
+def _run(chosen: list[Case], folders: Folders, out: Path, *, retry: bool, changed: bool, most: int | None) -> None:
+    """Run the cases that are not in the file yet, and write it after each."""
+    code = code_version()
+    results: dict[str, Any] = read_json(out) if out.exists() else {"cases": {}}
+    done = {
+        name
+        for name, row in results["cases"].items()
+        if not (retry and "error" in row) and not (changed and row.get("code") != code)
+    }
+    waiting = [case for case in chosen if case.name not in done][:most]
     for number, case in enumerate(waiting, start=1):
         started = time.perf_counter()
         try:
@@ -88,13 +124,22 @@ def main() -> None:
         except Exception as error:  # noqa: BLE001 - one case that fails is a result, and no reason to stop the others
             traceback.print_exc()
             row = {"error": f"{type(error).__name__}: {error}"}
-        row = {"kind": case.kind, "part": case.part, "planted": list(case.planted), **_where(case), **row}
+        row = {"kind": case.kind, "part": case.part, "planted": list(case.planted), **_where(case), "code": code, **row}
         row["case_seconds"] = round(time.perf_counter() - started, 1)
         results["cases"][case.name] = row
         results["environment"] = describe_environment(torch.device("cpu"))
         results["date"] = datetime.date.today().isoformat()
-        write_json(arguments.out, results)
+        write_json(out, results)
         print(f"[{number}/{len(waiting)}] {case.name}: {_said(row)} ({row['case_seconds']} s)", flush=True)
+
+
+def code_version() -> str:
+    """A hash of headstart's code that a diagnosis is made with: rows of two versions are no one measurement."""
+    package = Path(headstart.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in _DECIDING for path in (package / folder).rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def examined(case: Case, folders: Folders) -> dict[str, Any]:
@@ -129,6 +174,7 @@ def examined(case: Case, folders: Folders) -> dict[str, Any]:
                 "points_alone": cause.get("points_alone"),
                 "code": cause["evidence"]["code"],
                 "values": cause["evidence"]["values"],
+                "like": cause["indistinguishable_from"],
             }
             for cause in causes
         },
@@ -175,6 +221,8 @@ def _where(case: Case) -> dict[str, str]:
         "data": case.place.data,
         "backbone": case.place.backbone,
         "style": case.place.style,
+        "network": case.place.network,
+        "wanted": case.place.wanted,
         "evidence": case.evidence,
         "faults": "+".join(fault.name for fault in case.faults),
     }
@@ -249,7 +297,12 @@ def _after_repair(
     if not proved & (IN_PIPELINE | {21}):
         return failing
     setup = faulty
-    if proved & {1, 2, 3, 4, 5, 7} and record["repaired_recipe"] is not None:
+    if proved & _OF_PIXELS and not correct.published:
+        pixels = replace(setup.pixels, inner=(), frame=None)
+        setup = replace(
+            setup, pixels=pixels, style="torchvision", preprocess=_given_preprocess(record["repair"]["code"])
+        )
+    elif proved & _OF_PIXELS and record["repaired_recipe"] is not None:
         contract = record["repaired_recipe"]["preprocessing"]
         norm = (tuple(contract["mean"]), tuple(contract["std"]))
         reversed_channels = contract["channel_order"] == "BGR"
@@ -257,7 +310,7 @@ def _after_repair(
         setup = replace(setup, pixels=pixels, style="torchvision")
     if 8 in proved:
         setup = replace(setup, training=False)
-    if proved & {9, 13}:
+    if proved & {9, 13} and correct.published:
         restored = own_copy(correct.backbone)
         restored.load_state_dict(dict(correct.published))
         setup = replace(setup, backbone=restored.eval())
@@ -266,6 +319,15 @@ def _after_repair(
     repaired = probe if setup is faulty else fit(features_of(setup))
     # Without a head among its causes, the author's own head would stay as bad as it was.
     return failing if on_test and 21 not in proved else repaired.accuracy(on_test=on_test)
+
+
+def _given_preprocess(code: str) -> Callable[[Any], Any]:
+    """The preprocessing that a diagnosis writes out for its reader, as it stands there."""
+    before, closing, _ = code.partition("\n])")
+    names: dict[str, Any] = {}
+    exec(before + closing, names)
+    preprocess: Callable[[Any], Any] = names["preprocess"]
+    return preprocess
 
 
 def _said(row: dict[str, Any]) -> str:

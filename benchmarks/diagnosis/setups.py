@@ -55,6 +55,7 @@ class Pixels:
         frame: side that images are framed to; `None` for no frame.
         black: whether the frame is made of black pixels (before scaling) or of zeros (after it).
         reversed_channels: whether BGR goes in.
+        standardised: whether each image is standardised by its own mean and deviation, before `outer`.
     """
 
     size: int | None
@@ -65,6 +66,7 @@ class Pixels:
     frame: int | None = None
     black: bool = True
     reversed_channels: bool = False
+    standardised: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Setup:
         optimizer: `none` shown, `complete`, or `early`: made while the backbone was frozen.
         history: `none` kept, `calm`, `jump` or `gap`.
         keep_duplicates: whether equal images may stand on both sides of the split.
+        preprocess: in place of all of `pixels` that is not a layer of the model; from a PIL image.
     """
 
     data: ImageSet
@@ -108,6 +111,7 @@ class Setup:
     optimizer: str = "none"
     history: str = "none"
     keep_duplicates: bool = False
+    preprocess: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,7 @@ def written_out(setup: Setup, head: nn.Linear | None = None) -> Script:
         head: the trained classifier, where the setup ends in one.
     """
     inside = setup.style == "wrapper" and setup.pixels.frame is None
-    preprocess = preprocessing_of(setup.pixels, setup.style, resized=not inside)
+    preprocess = setup.preprocess or preprocessing_of(setup.pixels, setup.style, resized=not inside)
     layers: list[nn.Module] = [Normalize(*normalization) for normalization in setup.pixels.inner]
     network = nn.Sequential(*setup.backbone.children()) if setup.style == "children" else setup.backbone
     if inside and setup.pixels.size is not None:
@@ -202,6 +206,8 @@ def _torchvision_style(pixels: Pixels, size: int | None) -> Callable[[Any], Any]
         steps.append(v2.Lambda(lambda image: image.flip(0)))
     steps.append(v2.ToDtype(torch.float32, scale=pixels.divisions > 0))
     steps += [v2.Lambda(lambda image: image / 255)] * (pixels.divisions - 1)
+    if pixels.standardised:
+        steps.append(v2.Lambda(lambda image: (image - image.mean()) / image.std()))
     steps += [v2.Normalize(list(mean), list(std)) for mean, std in pixels.outer]
     if pixels.frame is not None and not pixels.black:
         steps.append(v2.CenterCrop(pixels.frame))
@@ -227,6 +233,8 @@ def _numpy_style(pixels: Pixels, size: int | None) -> Callable[[Any], Any]:
         values: npt.NDArray[Any] = picture.astype(np.float32)
         for _ in range(pixels.divisions):
             values = values / 255
+        if pixels.standardised:
+            values = (values - values.mean()) / values.std()
         for mean, std in pixels.outer:
             values = (values - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
         if pixels.frame is not None and not pixels.black:
@@ -253,6 +261,8 @@ def _batch_style(pixels: Pixels, size: int | None) -> Callable[[Any], Any]:
             values = framed(values)
         for _ in range(pixels.divisions):
             values = values / 255
+        if pixels.standardised:
+            values = (values - values.mean((1, 2, 3), keepdim=True)) / values.std((1, 2, 3), keepdim=True)
         for mean, std in pixels.outer:
             values = (values - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
         return framed(values) if pixels.frame is not None and not pixels.black else values

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,9 @@ def test_order_and_waterfall() -> None:
     steps = waterfall(0.28, 0.86, order[:2])
     assert [cause for cause, _ in steps] == [1, 3, None]
     assert sum(points for _, points in steps) == pytest.approx(58)
+    apart = [replace(one, apart=one.cause == 3) for one in order[:2]]
+    assert [cause for cause, _ in waterfall(0.28, 0.86, apart)] == [1, None]
+    assert sum(points for _, points in waterfall(0.28, 0.86, apart)) == pytest.approx(58)
     assert sorted(CATALOGUE) == list(range(1, 24))
 
 

@@ -133,3 +133,17 @@ def test_a_large_image_is_averaged_not_picked_at() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (8, 128, 128, 3), dtype=np.uint8)
     crops = random_crops(noise, 16, np.random.default_rng(0), mirror=False)
     assert crops.std(axis=(1, 2)).mean() < 0.25 * noise.std()
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize(("side", "canvas"), [(16, 24), (16, 64), (24, 16)])
+def test_crops_of_a_tensor_are_those_of_an_array(side: int, canvas: int, mirror: bool) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (30, canvas, canvas, 3), dtype=np.uint8)
+    before = noise.copy()
+    expected = random_crops(noise, side, np.random.default_rng(0), mirror=mirror)
+    found = random_crops(torch.from_numpy(noise), side, np.random.default_rng(0), mirror=mirror)
+    assert found.dtype == torch.uint8
+    assert np.array_equal(noise, before)
+    difference = np.abs(found.numpy().astype(int) - expected)
+    assert difference.max() <= 1  # colours halfway between two values
+    assert (difference > 0).mean() < 1e-3

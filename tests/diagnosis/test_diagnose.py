@@ -10,20 +10,23 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
 import headstart
 from headstart.data.sources import load_images
 from headstart.data.splits import make_split
+from headstart.diagnosing import _image_set
 from headstart.diagnosis import subject
 from headstart.diagnosis.examine import examine
 from headstart.diagnosis.prove import draw_sample
 from headstart.errors import UsageError
 from headstart.models.backbones import find_backbone
-from headstart.records import Preprocessing, Recipe
+from headstart.records import ImageSet, Indices, Preprocessing, Recipe
 from headstart.study.observer import SilentObserver
 from headstart.study.presets import read_recipe
+from headstart.training.probe import fit_probe
 
 SMALL = find_backbone("small32_s")
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (SMALL.preprocessing.mean, SMALL.preprocessing.std))
@@ -129,17 +132,96 @@ def test_causes_that_the_owner_s_evidence_shows(tmp_path: Path) -> None:
         serve=pixels,
         augment=lambda image: right(image).flip(-1),
     )
-    status = {cause["name"]: cause["status"] for cause in found.causes}
-    for name in (
-        "label-order",
-        "optimizer-misses-parameters",
-        "loss-activation",
-        "learning-rate",
-        "overfit",
-        "train-serve-mismatch",
-        "cached-augmentation",
-    ):
-        assert status[name] == "suspected", name
+    causes = {cause["name"]: cause for cause in found.causes}
+    for name in ("loss-activation", "learning-rate", "overfit", "train-serve-mismatch", "cached-augmentation"):
+        assert causes[name]["status"] == "suspected", name
+    # The head was never trained: that costs what a convex head gains, once.
+    missed, head = causes["optimizer-misses-parameters"], causes["underfit-head"]
+    assert (missed["status"], missed["indistinguishable_from"]) == ("proved", [21])
+    assert (head["status"], head["points"]) == ("suspected", None)
+    assert causes["label-order"]["status"] == "proved"
+    # The kept predictions are another network's: what their order costs is no part of this one's accuracy.
+    assert [step["cause"] for step in found.record["waterfall"]] == [12, None]
+    assert "Outside these two accuracies" in found.verdict
+
+
+def features_of(module: nn.Module, images: ImageSet, part: Indices) -> torch.Tensor:
+    """Features of a part, prepared as the backbone expects it."""
+    with torch.inference_mode():
+        return module(torch.stack([right(Image.fromarray(one)) for one in images.images[part]])).clone()  # type: ignore[no-any-return]
+
+
+class Remembering(nn.Module):
+    """A head that answers with the label of the nearest image that it was trained on."""
+
+    def __init__(self, module: nn.Module, images: ImageSet, part: Indices) -> None:
+        super().__init__()
+        self.known = features_of(module, images, part)
+        self.labels = torch.from_numpy(images.labels[part])
+        self.classes = len(images.class_names)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Scores `(B, C)`, one for the neighbour's class."""
+        nearest = torch.cdist(features, self.known).argmin(1)
+        return nn.functional.one_hot(self.labels[nearest], self.classes).float()
+
+
+def trained_head(module: nn.Module, images: ImageSet, part: Indices) -> nn.Linear:
+    """A head fitted on a part of the digits."""
+    features = features_of(module, images, part).numpy()
+    fitted = fit_probe(features[50:], images.labels[part][50:], features[:50], images.labels[part][:50], 10)
+    head = nn.Linear(features.shape[1], 10)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(fitted.weight))
+        head.bias.copy_(torch.from_numpy(fitted.bias))
+    return head
+
+
+def test_mixed_up_names_and_other_pixels_in_use_are_proved_and_only_the_names_repaired(tmp_path: Path) -> None:
+    images = load_images("digits", limit=900)
+    split, _ = make_split(images)
+    module = network()
+    head = trained_head(module, images, split.train)
+    with torch.no_grad():
+        head.weight.copy_(head.weight.roll(1, 0))
+        head.bias.copy_(head.bias.roll(1, 0))
+    found = diagnose(tmp_path, module, head=head, limit=900, serve=lambda image: -2 * right(image))
+    causes = {cause["id"]: cause for cause in found.causes}
+    assert (causes[15]["status"], causes[6]["status"]) == ("proved", "proved")
+    assert causes[21]["status"] == "cleared"
+    accuracy = found.record["accuracy"]
+    assert accuracy["failing"] < 0.1
+    assert accuracy["repaired"] == pytest.approx(causes[15]["evidence"]["values"]["permuted"], abs=1e-4)
+    assert accuracy["repaired"] > 0.9
+    # Serving is no part of the way: all of it is the names'.
+    assert [step["cause"] for step in found.record["waterfall"]] == [15, None]
+    assert found.record["waterfall"][1]["points"] == pytest.approx(0, abs=1e-6)
+    assert causes[6]["evidence"]["values"]["accuracy"] > causes[6]["evidence"]["values"]["serving"] + 0.1
+    assert {change["cause"] for change in found.record["repair"]["changes"]} == {6, 15}
+
+
+def test_copies_of_test_images_flatter_and_the_repaired_accuracy_is_without_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (300, 8, 8, 3), np.uint8)  # nothing to learn but by heart
+    labels = np.arange(300) % 3
+    twice = np.concatenate([noise, noise[:150]]), np.concatenate([labels, labels[:150]])
+    images = _image_set(*twice)
+    split, duplicates = make_split(images, remove_duplicates=False)
+    assert duplicates.across_splits > 20
+    module = network()
+    head = Remembering(module, images, split.train)
+    found = headstart.diagnose(
+        module, images, preprocess=right, head=head, keep_duplicates=True, runs=tmp_path, language="en"
+    )
+    cause = next(one for one in found.causes if one["id"] == 16)
+    assert cause["status"] == "proved"
+    assert cause["points"]["high"] < 0
+    assert "were not deserved" in found.verdict
+    values, accuracy = cause["evidence"]["values"], found.record["accuracy"]
+    assert accuracy["failing"] == pytest.approx(values["accuracy"], abs=1e-4)
+    assert accuracy["repaired"] is not None
+    step = next(step for step in found.record["waterfall"] if step["cause"] == 16)
+    assert step["points"] == pytest.approx(100 * (values["without"] - values["accuracy"]), abs=0.02)
 
 
 def test_a_recipe_of_ours_and_the_second_time_it_is_found_done(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ class Finding:
         points: lost to it, its share, in percentage points.
         alone: what it would still cost once every other suspected cause is repaired, in points.
         like: causes that this data cannot tell it from.
+        apart: whether its points lie outside the way from the failing to the repaired accuracy, such as those of serving.
     """
 
     cause: int
@@ -83,6 +84,7 @@ class Finding:
     points: Estimate | None = None
     alone: Estimate | None = None
     like: tuple[int, ...] = ()
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -238,10 +240,11 @@ def waterfall(failing: float, repaired: float, proved: Sequence[Finding]) -> lis
 
     Args:
         failing, repaired: accuracies 0..1, of the whole data.
-        proved: with points measured on a part of the data; what is left over is the difference between the two.
+        proved: with points measured on a part of the data; what is left over is the difference between the two. Points that
+            lie apart are no step.
     """
     steps: list[tuple[int | None, float]] = [
-        (finding.cause, finding.points.mean) for finding in proved if finding.points is not None
+        (finding.cause, finding.points.mean) for finding in proved if finding.points is not None and not finding.apart
     ]
     rest = 100 * (repaired - failing) - sum(points for _, points in steps)
     return [*steps, (None, rest)]
@@ -250,11 +253,14 @@ def waterfall(failing: float, repaired: float, proved: Sequence[Finding]) -> lis
 def best_meanings(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The relabelling of the predicted classes that makes most predictions right (Kuhn 1955): `(C,) int64`, one to one.
 
+    Of several that are as good, one that leaves most classes as they are.
+
     Args:
         confusion: `(C, C) int64`, true by predicted.
     """
-    rows, columns = linear_sum_assignment(confusion, maximize=True)
-    meant = np.empty(len(confusion), np.int64)
+    classes = len(confusion)
+    rows, columns = linear_sum_assignment(confusion * (classes + 1) + np.eye(classes, dtype=np.int64), maximize=True)
+    meant = np.empty(classes, np.int64)
     meant[columns] = rows
     return meant
 

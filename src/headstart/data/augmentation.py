@@ -1,11 +1,17 @@
-"""Random shifts, crops, colours and mirror images, drawn anew for every image, computed for a whole batch at once."""
+"""Random shifts, crops, colours and mirror images, drawn anew for every image, computed for a whole batch at once.
+
+What is drawn is small and always drawn on the CPU; the pixels are moved where they are.
+"""
 
 import math
+from collections.abc import Iterable
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from headstart.data.transfer import to_device
 from headstart.records import Augmentation, Booleans, Images
 
 _SHIFT_DIVISOR = 8  # 4 pixels at 32, as in He et al. 2016, "Deep residual learning", section 4.2 (zero padding there)
@@ -49,27 +55,41 @@ def augment(
     # images of 32 x 32); on rows of three it wakes a second thread and waits for it (up to 8 ms on 2 busy cores).
     row_starts = (np.arange(count)[:, None] * height + rows) * (width * channels)
     within_row = (columns[:, :, None] * channels + np.arange(channels)).reshape(count, 1, width * channels)
-    positions = torch.from_numpy((row_starts[:, :, None] + within_row).reshape(-1))
+    terms = (row_starts[:, :, None], within_row)
+    # Elsewhere they are added there: the sum is eight times as large as the pixels, its terms are small.
+    starts, within = terms if images.device.type == "cpu" else _sent(terms, images.device)
+    positions = torch.as_tensor(starts + within)
     numbers = images.permute(0, 2, 3, 1).reshape(-1)
-    moved = numbers.index_select(0, positions.to(images.device))
+    moved = numbers.index_select(0, positions.reshape(-1))
     return moved.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
-def random_crops(images: Images, side: int, rng: np.random.Generator, *, mirror: bool) -> Images:
+@overload
+def random_crops(images: Images, side: int, rng: np.random.Generator, *, mirror: bool) -> Images: ...
+
+
+@overload
+def random_crops(images: torch.Tensor, side: int, rng: np.random.Generator, *, mirror: bool) -> torch.Tensor: ...
+
+
+def random_crops(
+    images: Images | torch.Tensor, side: int, rng: np.random.Generator, *, mirror: bool
+) -> Images | torch.Tensor:
     """Cut a random part out of each image, bring it to one size, and change its colours a little.
 
     The part has 60% to 100% of the area and an aspect ratio of 3:4 to 4:3; brightness, contrast and saturation are each
     multiplied by 0.9 to 1.1.
 
     Args:
-        images: `(B, H, W, 3) uint8`.
+        images: `(B, H, W, 3) uint8`, an array, or a tensor on any device. It is not changed. The same draws give the same crop
+            on both, but for colours that lie halfway between two values and may be rounded either way.
         side: of the result, in pixels. Each of its pixels averages a grid of samples of the part, 2 x 2 or as many as
             the original has.
-        rng: the only source of randomness.
+        rng: the only source of randomness. It stays on the CPU.
         mirror: whether to mirror each image left to right with probability one half.
 
     Returns:
-        `(B, side, side, 3) uint8`.
+        `(B, side, side, 3) uint8`, of the images' kind and on their device.
     """
     count, height, width, channels = images.shape
     samples = max(2, round(max(height, width) / side))
@@ -80,20 +100,37 @@ def random_crops(images: Images, side: int, rng: np.random.Generator, *, mirror:
     if mirror:
         mirrored = rng.random(size=(count,)) < 0.5
         columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
-    colours = _colour_maps(count, rng)
-    sums = np.zeros((count, side, side, channels), dtype=np.uint16)
-    pixels = images.reshape(-1, channels)
-    starts = np.arange(count)[:, None] * height
-    for row, column in np.ndindex(samples, samples):
-        places = ((starts + rows[:, row::samples]) * width)[:, :, None] + columns[:, None, column::samples]
-        sums += pixels.take(places, axis=0)
+    row_starts = (np.arange(count)[:, None] * height + rows) * width
+    # From here on everything is written as NumPy and torch both understand it.
+    drawn = (row_starts, columns, *_colour_maps(count, rng))
+    starts, within_row, contrast, mixing = drawn if isinstance(images, np.ndarray) else _sent(drawn, images.device)
+    places = (
+        starts[:, row::samples, None] + within_row[:, None, column::samples]
+        for row, column in np.ndindex(samples, samples)
+    )
     # One matrix and one offset per image: saturation mixes the channels, contrast and brightness scale and move them.
-    recoloured = sums.reshape(count, -1, channels).astype(np.float32) / samples**2
+    recoloured = _summed(images.reshape(-1, channels), places).reshape(count, -1, channels) / samples**2
     centre = recoloured.mean(axis=(1, 2), keepdims=True)
-    contrast, mixing = colours
-    recoloured = (recoloured @ mixing - centre) * contrast[:, None, None] + centre
-    result: Images = np.rint(np.clip(recoloured, 0, 255)).astype(np.uint8).reshape(count, side, side, channels)
+    recoloured = ((recoloured @ mixing - centre) * contrast[:, None, None] + centre).clip(0, 255).round()
+    recoloured = recoloured.reshape(count, side, side, channels)
+    result: Images | torch.Tensor
+    result = recoloured.astype(np.uint8) if isinstance(images, np.ndarray) else recoloured.to(torch.uint8)
     return result
+
+
+def _sent(arrays: Iterable[npt.NDArray[Any]], device: torch.device) -> tuple[Any, ...]:
+    return tuple(to_device(array, device) for array in arrays)
+
+
+def _summed(pixels: Images | torch.Tensor, places: Iterable[Any]) -> Any:
+    """`(B, side, side, 3) float32`: the sum over several index arrays of the pixels `(M, 3) uint8` that each names. It is exact."""
+    if isinstance(pixels, torch.Tensor):
+        return sum(pixels[index].float() for index in places)
+    taken = (pixels.take(index, axis=0) for index in places)
+    sums = next(taken).astype(np.uint16)
+    for more in taken:
+        sums += more
+    return sums.astype(np.float32)
 
 
 def _sampled(

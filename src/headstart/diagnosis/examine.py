@@ -1,12 +1,9 @@
 """An examination: look at everything, prove what is suspected, check the controls."""
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 import torch
 
 from headstart.analysis.diagnosis import (
@@ -14,7 +11,6 @@ from headstart.analysis.diagnosis import (
     Finding,
     Interaction,
     alike,
-    best_meanings,
     costs_alone,
     interactions,
     judged,
@@ -23,7 +19,6 @@ from headstart.analysis.diagnosis import (
     repair_orders,
     shapley_shares,
 )
-from headstart.analysis.metrics import confusion_matrix
 from headstart.analysis.statistics import Estimate, bootstrap_accuracy, gap_estimate, paired_difference
 from headstart.diagnosis.arrival import UNDERSTOOD, Arrival, measure_arrival, sample_images
 from headstart.diagnosis.look_contract import Guess, guess_contract
@@ -31,25 +26,27 @@ from headstart.diagnosis.look_network import look_at_network
 from headstart.diagnosis.look_pixels import look_at_pixels
 from headstart.diagnosis.look_training import (
     look_at_augmentation,
+    look_at_duplicates,
     look_at_history,
     look_at_labels,
     look_at_loss,
+    look_at_overlap,
     look_at_paths,
+    look_at_selection,
     predicted_classes,
 )
 from headstart.diagnosis.pipeline import Pipeline, Repairs, pixels_with
 from headstart.diagnosis.prove import PROVABLE, MeasuredCell, draw_sample, measure_cells, measure_random
+from headstart.diagnosis.prove_predictions import Classes, in_points, prove_own_order
+from headstart.diagnosis.prove_training import own_predictions, prove_evidence
 from headstart.diagnosis.repair import repaired_preprocessing
-from headstart.diagnosis.subject import Subject, in_mode
-from headstart.models.weights import read_weights_file
-from headstart.randomness import generator
+from headstart.diagnosis.subject import Subject
 from headstart.records import Booleans, DuplicateReport, ImageSet, Indices, Logits, Split
 from headstart.training.progress import Reporter
 
 _NATIVE = 224  # what public ImageNet backbones are made for, where nothing says otherwise
 _NATIVE_SMALL = 32
 _LEAST_STRIDE = 16  # from which a backbone is no one for small images
-_DUPLICATED = 0.01  # chosen: share of test images with a twin in train from which an accuracy is flattered
 HEAD_BEHIND = 0.03
 """Chosen: a probe on a few labels must beat the trained head by this much to say that the head is underfit."""
 
@@ -74,7 +71,8 @@ class Examination:
     """Everything that was seen and measured on the sample.
 
     `pipeline` can be run with any set of its faults; `cells` has the accuracy with each; `predictions` are the network's own, on
-    test.
+    test. `relabelled` says which of them are right, `(1, n) bool`, once the order of the classes is repaired that was proved to be
+    another (15); `None` where it was not.
     """
 
     arrival: Arrival
@@ -88,6 +86,7 @@ class Examination:
     predictions: Logits | None
     look_seconds: float
     prove_seconds: float
+    relabelled: Booleans | None = None
 
     def with_findings(self, changed: list[Finding]) -> "Examination":
         """The same with some findings known better."""
@@ -127,15 +126,16 @@ def examine(
     few = images.images[sample[:: max(len(sample) // _CLEAN_BATCH, 1)][:_CLEAN_BATCH]]
     clean = pixels_with(arrival, repairs, frozenset(), few)
     predictions = own_predictions(subject, images, split.test)
+    predicted = _classes(subject, predictions, split)
     findings += look_at_network(subject, clean)
     findings += [
         look_at_paths(subject, example),
         *look_at_history(subject.evidence.history),
         look_at_loss(subject, None if predictions is None else torch.from_numpy(predictions), len(images.class_names)),
-        look_at_labels(_classes(subject, predictions, split), images.labels[split.test], len(images.class_names)),
-        _duplicates(duplicates, split, flattered=subject.recipe is None or not duplicates.removed),
-        _selection(subject),
-        _overlap(subject, images),
+        look_at_labels(predicted, images.labels[split.test], len(images.class_names)),
+        look_at_duplicates(duplicates, split, flattered=subject.recipe is None or not duplicates.removed),
+        look_at_selection(subject),
+        look_at_overlap(subject, images),
         look_at_augmentation(subject, example),
         Finding(23, "could-not-look", "no-scratch", {}),
     ]
@@ -152,11 +152,23 @@ def examine(
         findings = [judged(f, shares[f.cause], alone.get(f.cause)) if f.cause in shares else f for f in findings]
         findings = _told_apart(findings, cells, factors)
     controls, verdicts = _controls(pipeline, cells, sample)
-    head, control = _head(predictions, cells.get(frozenset(factors)), images, split)
+    probe = cells.get(frozenset(factors))
+    seen = next(finding for finding in findings if finding.cause == 15)
+    reaches = None if probe is None else float(probe.correct.mean())
+    labels, classes = images.labels[split.test], len(images.class_names)
+    order, relabelled = prove_own_order(seen, predictions, predicted, labels, classes, reaches)
+    findings = [order if finding.cause == 15 else finding for finding in findings]
+    # Permuted classes are another cause: where they are proved, the head is judged as relabelled.
+    own = (predictions.argmax(1) == labels)[None] if predictions is not None and relabelled is None else relabelled
+    head, control, behind = _head(own, probe)
+    reordered = relabelled is not None
+    findings = prove_evidence(
+        [*findings, head], behind, subject, images, split, sample, predictions, reordered=reordered
+    )
     found = tuple(interactions({cell: measured.correct for cell, measured in cells.items()}, factors))
     return Examination(
         arrival=arrival,
-        findings=tuple(ranked([*findings, *verdicts, head])),
+        findings=tuple(ranked([*findings, *verdicts])),
         pipeline=pipeline,
         sample=sample,
         factors=factors,
@@ -166,6 +178,7 @@ def examine(
         predictions=predictions,
         look_seconds=look_seconds,
         prove_seconds=time.perf_counter() - started,
+        relabelled=relabelled,
     )
 
 
@@ -211,24 +224,6 @@ def native_size(subject: Subject, arrival: Arrival) -> int:
     return _NATIVE if arrival.size / max(arrival.map_side, 1) >= _LEAST_STRIDE else _NATIVE_SMALL
 
 
-def own_predictions(subject: Subject, images: ImageSet, part: Indices) -> Logits | None:
-    """What the network itself says of a part, as it is run; `None` where it has no head."""
-    if subject.head is None and subject.classifier is None:
-        return None
-    # In training mode an answer depends on its batch: batches are drawn, not sorted by class.
-    shuffled = generator(0, "diagnosis", "own predictions").permutation(len(part))
-    outputs = []
-    with in_mode(subject.module, training=subject.train_mode), torch.inference_mode():
-        for first in range(0, len(part), subject.batch):
-            inputs = subject.prepare(images.images[part[shuffled[first : first + subject.batch]]])
-            given = subject.module(inputs)
-            outputs.append(subject.head(given) if subject.head is not None else given)
-    answers: Logits = torch.cat(outputs).float().cpu().numpy()
-    rows = np.empty_like(answers)
-    rows[shuffled] = answers
-    return rows
-
-
 def _provable(finding: Finding, subject: Subject, arrival: Arrival) -> bool:
     if finding.cause not in PROVABLE or arrival.fit < UNDERSTOOD:
         return False
@@ -261,64 +256,26 @@ def _controls(
     return [control], [gap]
 
 
-def _head(
-    predictions: Logits | None, probe: MeasuredCell | None, images: ImageSet, split: Split
-) -> tuple[Finding, Control | None]:
-    """The network's own head, on test, which it was not trained on, against the convex probe with all faults (21)."""
-    if predictions is None or probe is None:
-        return Finding(21, "could-not-look", "no-head", {}), None
-    labels = images.labels[split.test]
-    # Permuted classes are another cause: the head is judged under the relabelling that is best for it.
-    correct = _relabelled(predictions.argmax(1), labels, len(images.class_names))[None]
+def _head(correct: Booleans | None, probe: MeasuredCell | None) -> tuple[Finding, Control | None, Estimate | None]:
+    """The network's own head, on test, which it was not trained on, against the convex probe with all faults (21).
+
+    Returns:
+        The finding, the control, and the points by which the head is behind.
+    """
+    if correct is None or probe is None:
+        return Finding(21, "could-not-look", "no-head", {}), None, None
     values = {"head": round(float(correct.mean()), 4), "probe": round(float(probe.correct.mean()), 4)}
     behind = gap_estimate(list(probe.correct), list(correct))
     if behind.low > 0 and behind.mean > HEAD_BEHIND:
-        points = Estimate(100 * behind.mean, 100 * behind.low, 100 * behind.high, behind.method)
-        finding = Finding(21, "proved", "head-below-probe", values, points)
+        finding = Finding(21, "proved", "head-below-probe", values, in_points(behind))
     else:
         finding = Finding(21, "cleared", "head-at-probe", values)
-    return finding, Control("convex-head", bootstrap_accuracy(probe.correct), bootstrap_accuracy(correct), finding.code)
+    control = Control("convex-head", bootstrap_accuracy(probe.correct), bootstrap_accuracy(correct), finding.code)
+    return finding, control, in_points(behind)
 
 
-def _relabelled(
-    predicted: np.ndarray[Any, np.dtype[np.int64]], labels: np.ndarray[Any, np.dtype[np.int64]], classes: int
-) -> Booleans:
-    meant = best_meanings(confusion_matrix(labels, predicted, classes))
-    right: Booleans = meant[predicted] == labels
-    return right
-
-
-def _classes(subject: Subject, predictions: Logits | None, split: Split) -> Any:
+def _classes(subject: Subject, predictions: Logits | None, split: Split) -> Classes | None:
     given = subject.evidence.predictions
     if given is not None:
         return predicted_classes(given, len(split.test))
     return None if predictions is None else predictions.argmax(1)
-
-
-def _duplicates(duplicates: DuplicateReport, split: Split, *, flattered: bool) -> Finding:
-    """Cause 16: we take duplicates out of train; whoever trains on the data as it is does not."""
-    share = duplicates.across_splits / max(len(split.test), 1)
-    if duplicates.across_splits and flattered and share >= _DUPLICATED:
-        return Finding(
-            16, "suspected", "duplicates-across", {"count": duplicates.across_splits, "share": round(share, 4)}
-        )
-    return Finding(16, "cleared", "no-duplicates", {})
-
-
-def _selection(subject: Subject) -> Finding:
-    if subject.recipe is not None:
-        return Finding(17, "cleared", "three-way-split", {})
-    return Finding(17, "could-not-look", "no-split", {})
-
-
-def _overlap(subject: Subject, images: ImageSet) -> Finding:
-    """Cause 18: only a backbone whose file says what it was judged on can answer."""
-    path = subject.published.path if subject.published is not None else None
-    judged_on = json.loads(read_weights_file(path).metadata.get("judged", "[]")) if path is not None else []
-    for one in judged_on:
-        if one["fingerprint"] == images.fingerprint:
-            count = one["exact_duplicates"] + one["near_duplicates"]
-            if count > _DUPLICATED * one["test_images"]:
-                return Finding(18, "suspected", "knows-test-images", {"count": count})
-            return Finding(18, "cleared", "pretraining-apart", {"count": count})
-    return Finding(18, "could-not-look", "pretraining-not-known", {})

@@ -106,7 +106,7 @@ def _range(arrival: Arrival, contract: Preprocessing, standardised: Standardised
         ]
     if twice < min(once, _SAME_SCALING):
         return [
-            Finding(3, "cleared", "right-range", {"low": values["low"], "high": values["high"]}),
+            Finding(3, "cleared", "range-by-scaling", {}),
             Finding(4, "suspected", "scaled-twice", values),
         ]
     return [Finding(3, "suspected", "other-range", values), Finding(4, "cleared", "scaled-once", {})]

@@ -1,5 +1,6 @@
-"""Looking at how the network was trained and judged, from what its owner handed over (causes 6, 11, 14, 15, 17, 19, 22)."""
+"""Looking at how the network was trained and judged, from what its owner handed over (causes 6, 11, 14 to 19, 22)."""
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +13,15 @@ from headstart.analysis.diagnosis import Finding, best_assignment
 from headstart.analysis.metrics import confusion_matrix
 from headstart.diagnosis.subject import Prepare, Subject
 from headstart.errors import UsageError
-from headstart.records import Images, Labels
+from headstart.models.weights import read_weights_file
+from headstart.records import DuplicateReport, Images, ImageSet, Labels, Split
 
 _JUMP = 1.5  # chosen: a training loss that rises by half is no noise of batches
 _PERMUTED = 0.10  # chosen: points gained by the best relabelling; from chance alone it gains less with 10 or more images a class
 _LOSS_FLOOR = 0.1  # chosen: share of ln(classes) below which a perfect answer's loss must lie
 _SURE = 50.0  # a logit so large that softmax gives the class probability one
 _GAP = 0.10  # chosen: train minus val accuracy
+_DUPLICATED = 0.01  # chosen: share of test images with a twin in train from which an accuracy is flattered
 _DIFFERENT = 1e-3  # relative: what float arithmetic in another order explains
 
 
@@ -75,6 +78,8 @@ def look_at_loss(subject: Subject, outputs: torch.Tensor | None, classes: int) -
     if not math.isfinite(floor) or floor > _LOSS_FLOOR * chance:
         if bounded:
             return Finding(14, "suspected", "outputs-are-probabilities", {})
+        if not math.isfinite(floor):
+            return Finding(14, "suspected", "perfect-loss-not-finite", {})
         return Finding(14, "suspected", "first-loss-off", {"loss": round(floor, 3), "expected": 0.0})
     return Finding(14, "cleared", "loss-fits", {})
 
@@ -90,18 +95,50 @@ def look_at_labels(predicted: npt.NDArray[np.int64] | None, labels: Labels, clas
     return Finding(15, "cleared", "labels-in-order", {})
 
 
+def look_at_duplicates(duplicates: DuplicateReport, split: Split, *, flattered: bool) -> Finding:
+    """Cause 16: we take duplicates out of train; whoever trains on the data as it is does not."""
+    share = duplicates.across_splits / max(len(split.test), 1)
+    if duplicates.across_splits and flattered and share >= _DUPLICATED:
+        return Finding(
+            16, "suspected", "duplicates-across", {"count": duplicates.across_splits, "share": round(share, 4)}
+        )
+    return Finding(16, "cleared", "no-duplicates", {})
+
+
+def look_at_selection(subject: Subject) -> Finding:
+    """Cause 17: whether test was kept apart from every choice."""
+    if subject.recipe is not None:
+        return Finding(17, "cleared", "three-way-split", {})
+    return Finding(17, "could-not-look", "no-split", {})
+
+
+def look_at_overlap(subject: Subject, images: ImageSet) -> Finding:
+    """Cause 18: only a backbone whose file says what it was judged on can answer."""
+    path = subject.published.path if subject.published is not None else None
+    judged_on = json.loads(read_weights_file(path).metadata.get("judged", "[]")) if path is not None else []
+    for one in judged_on:
+        if one["fingerprint"] == images.fingerprint:
+            count = one["exact_duplicates"] + one["near_duplicates"]
+            if count > _DUPLICATED * one["test_images"]:
+                return Finding(18, "suspected", "knows-test-images", {"count": count})
+            return Finding(18, "cleared", "pretraining-apart", {"count": count})
+    return Finding(18, "could-not-look", "pretraining-not-known", {})
+
+
 def look_at_history(history: Mapping[str, list[float]]) -> list[Finding]:
     """Causes 11 and 22 from a training's curve: a loss that jumps, a gap that opens."""
     losses = history.get("loss") or history.get("train_loss")
     if not losses:
         jump = Finding(11, "could-not-look", "no-history", {})
+    elif not np.all(np.isfinite(losses)):
+        jump = Finding(11, "suspected", "loss-diverged", {})
     else:
         lowest = np.minimum.accumulate(losses)
         rises = [
             (before, after) for before, after in zip(lowest[:-1], losses[1:], strict=True) if after > _JUMP * before
         ]
-        if rises or not np.all(np.isfinite(losses)):
-            before, after = max(rises, key=lambda pair: pair[1]) if rises else (losses[0], losses[-1])
+        if rises:
+            before, after = max(rises, key=lambda pair: pair[1])
             jump = Finding(11, "suspected", "loss-jump", {"before": round(before, 3), "after": round(after, 3)})
         else:
             jump = Finding(11, "cleared", "training-calm", {})

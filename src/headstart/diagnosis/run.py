@@ -17,7 +17,15 @@ import torch
 from headstart.data.sources import load_images
 from headstart.data.splits import make_split
 from headstart.diagnosis.examine import Examination, examine
-from headstart.diagnosis.judging import SEED, judge_cell, judge_failing, judge_trial, with_training
+from headstart.diagnosis.judging import (
+    SEED,
+    judge_failing,
+    judge_repaired,
+    judge_trial,
+    with_duplicates,
+    with_training,
+    without_twins,
+)
 from headstart.diagnosis.look_scratch import scratch_trials, with_scratch
 from headstart.diagnosis.record import DIAGNOSIS_SCHEMA_VERSION, make_record
 from headstart.diagnosis.repair import repaired_recipe, to_toml
@@ -107,15 +115,21 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
         subject = subject_of_recipe(failing, backbone)
         examination = examine(subject, images, split, duplicates, observer)
         examination = with_training(examination, failing, first, bench, backbone, ledger)
-        proved = [finding for finding in examination.findings if finding.status == "proved"]
+        judged = judge_trial(first, split)
+        examination = with_duplicates(examination, judged, images)
+        proved = [finding.cause for finding in examination.findings if finding.status == "proved"]
         repairing = time.perf_counter()
         repaired: Recipe | None = None
         second: TrialResult | None = None
-        if proved:
-            cured = repaired_recipe(failing, examination.pipeline.repairs.preprocessing, [f.cause for f in proved])
-            repaired = resolve_recipe(cured, images, split, backbone, Overrides())
+        cured = repaired_recipe(failing, examination.pipeline.repairs.preprocessing, proved)
+        cured = resolve_recipe(cured, images, split, backbone, Overrides())
+        if cured.with_changes(name=failing.name) != failing:  # not every proved cause is a setting of the recipe
+            repaired = cured
             second, _ = finished_trial(repaired, backbone, bench, ledger, SEED)
             write_text(ledger.folder / "repaired.toml", to_toml(repaired))
+        better = judge_trial(second, split) if second is not None else judged
+        if 16 in proved:
+            better = without_twins(better, images, split)
         if scratch:
             examination = with_scratch(examination, scratch, second or first, len(images.class_names))
         record = make_record(
@@ -123,8 +137,8 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
             images,
             split,
             examination,
-            failing=judge_trial(first, split),
-            repaired=judge_trial(second, split) if second is not None else None,
+            failing=judged,
+            repaired=better if second is not None or 16 in proved else None,
             repaired_recipe=repaired,
             name=ledger.folder.name,
             command=command,
@@ -163,13 +177,12 @@ def diagnose_subject(
     """
     started = time.perf_counter()
     examination = examine(subject, images, split, duplicates, observer)
-    proved = [finding for finding in examination.findings if finding.status == "proved"]
     repairing = time.perf_counter()
     failing = judge_failing(examination, images, split)
-    repaired = None
-    in_pipeline = {finding.cause for finding in proved} & set(examination.factors)
-    if in_pipeline or any(finding.cause == 21 for finding in proved):
-        repaired = judge_cell(examination, frozenset(examination.factors) - in_pipeline, images, split)
+    examination = with_duplicates(examination, failing, images)
+    proved = {finding.cause for finding in examination.findings if finding.status == "proved"}
+    in_pipeline = proved & set(examination.factors)
+    repaired = judge_repaired(examination, failing, images, split)
     record = make_record(
         subject,
         images,

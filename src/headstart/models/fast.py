@@ -65,10 +65,11 @@ class FastCNN(nn.Module):
         Args:
             images: `(N, 3, H, W) float32`, preprocessed; a few thousand training images are enough.
         """
-        patches = images.unfold(2, _PATCH, 1).unfold(3, _PATCH, 1).permute(0, 2, 3, 1, 4, 5)
+        # On the CPU, so that every device starts from the same layer, and because not every device has float64.
+        patches = images.cpu().unfold(2, _PATCH, 1).unfold(3, _PATCH, 1).permute(0, 2, 3, 1, 4, 5)
         rows = patches.reshape(-1, 3 * _PATCH**2).double()
         rows = rows - rows.mean(0)
-        variances, axes = np.linalg.eigh((rows.T @ rows / len(rows)).cpu().numpy())
+        variances, axes = np.linalg.eigh((rows.T @ rows / len(rows)).numpy())
         whitened = (axes / np.sqrt(variances + _REGULARISED)).T.reshape(-1, 3, _PATCH, _PATCH)
         both = np.concatenate([whitened, -whitened]).astype(np.float32)
         self.whitening.weight.copy_(torch.from_numpy(both))

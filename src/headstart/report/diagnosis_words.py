@@ -10,7 +10,7 @@ CONFIDENCE = 0.95
 """Of every interval in `diagnosis.json`."""
 
 _SHARES = frozenset(
-    {"share", "accuracy", "permuted", "probe", "random", "scratch", "head", "train", "val", "fit"}
+    {"share", "accuracy", "permuted", "probe", "random", "scratch", "head", "train", "val", "fit", "serving", "without"}
 )  # of one, written as percentages
 _DIGITS = 3  # chosen: significant digits of a pixel value, a loss or a distance
 _SMALLEST = 1e-4  # chosen: what is smaller is only said to be smaller
@@ -150,8 +150,11 @@ def accuracy_interval(share: float | None, interval: Record | None, texts: Texts
 
 
 def _proved(record: Record, texts: Texts, values: dict[str, Inline | str]) -> Inline:
-    """Name what every proved cause costs, the largest first."""
+    """Name what every proved cause costs, the largest first; what lies outside the two accuracies, apart from them."""
     proved = of_status(record, "proved")
+    steps = {entry["cause"] for entry in record["waterfall"]}
+    outside = [cause for cause in proved if steps and cause["points"] is not None and cause["id"] not in steps]
+    proved = [cause for cause in proved if cause not in outside]
     measured = [cause for cause in proved if cause["points"] is not None]
     others = [cause for cause in proved if cause["points"] is None]
     key = "diagnosis_verdict.proved-not-repaired"
@@ -160,13 +163,9 @@ def _proved(record: Record, texts: Texts, values: dict[str, Inline | str]) -> In
         key = "diagnosis_verdict.proved-module" if own_code else "diagnosis_verdict.proved"
     if not measured:
         return texts.rich(f"{key}-without-points", **values)
-    lost = [cause for cause in measured if cause["points"]["mean"] >= 0]
-    parts = [_loss(cause, "lost_next" if position else "lost_first", texts) for position, cause in enumerate(lost)]
-    parts += [_loss(cause, "undeserved", texts) for cause in measured if cause["points"]["mean"] < 0]
-    if len(parts) > _CAUSES_NAMED:
-        more = texts.many("diagnosis.causes", len(parts) - _CAUSES_NAMED)
-        parts = [*parts[:_CAUSES_NAMED], texts.get("diagnosis.more_causes", causes=more)]
-    said = texts.rich(key, losses=texts.listing(parts), **values)
+    said = texts.rich(key, losses=_losses(measured, texts), **values)
+    if outside:
+        said += plain(" ") + texts.rich("diagnosis.outside", losses=_losses(outside, texts))
     if others:
         names = texts.listing([lost_to(cause, texts) for cause in others])
         said += plain(" ") + texts.rich("diagnosis.also_proved", causes=names)
@@ -185,6 +184,17 @@ def _alike(record: Record, status: str, texts: Texts) -> Inline:
             either = f" {texts.get('diagnosis.or')} ".join([names[cause["id"]], *others])
             said += plain(" ") + texts.rich("diagnosis.verdict_alike", causes=either)
     return said
+
+
+def _losses(causes: list[dict[str, Any]], texts: Texts) -> str:
+    """List what causes cost, then what others had added without merit; no more than a sentence can bear."""
+    lost = [cause for cause in causes if cause["points"]["mean"] >= 0]
+    parts = [_loss(cause, "lost_next" if position else "lost_first", texts) for position, cause in enumerate(lost)]
+    parts += [_loss(cause, "undeserved", texts) for cause in causes if cause["points"]["mean"] < 0]
+    if len(parts) > _CAUSES_NAMED:
+        more = texts.many("diagnosis.causes", len(parts) - _CAUSES_NAMED)
+        parts = [*parts[:_CAUSES_NAMED], texts.get("diagnosis.more_causes", causes=more)]
+    return texts.listing(parts)
 
 
 def _loss(cause: Record, key: str, texts: Texts) -> str:

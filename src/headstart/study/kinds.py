@@ -193,7 +193,6 @@ def _train_finetune(bench: Bench, recipe: Recipe, backbone: Backbone | None, see
         train, val = (_image_batches(bench, recipe, part) for part in (bench.split.train, bench.split.val))
         logits = _image_logits(bench, recipe, network)
     trained = trained.to(bench.device).to(memory_format=torch.channels_last)
-    network.to(bench.device)
     fitted = _fit(bench, recipe, trained, train, val, seed, folder, frozen_batch_norm=True, evaluate_untrained=True)
     return Trained(
         network,
@@ -315,7 +314,7 @@ def _classifier(
     bench: Bench, recipe: Recipe, backbone: Backbone, module: nn.Module
 ) -> tuple[BackboneClassifier, NetworkSpec]:
     spec = classifier_spec(_preprocessing(recipe).input_size, len(bench.images.class_names), backbone, recipe)
-    return BackboneClassifier(module, backbone.features, spec.classes).eval(), spec
+    return BackboneClassifier(module, backbone.features, spec.classes).eval().to(bench.device), spec
 
 
 def _freeze_all_but_last(network: BackboneClassifier) -> None:
@@ -324,11 +323,12 @@ def _freeze_all_but_last(network: BackboneClassifier) -> None:
 
 
 def _image_batches(bench: Bench, recipe: Recipe, part: npt.NDArray[np.int64]) -> ImageBatches:
-    return ImageBatches(bench.images.images, bench.images.labels, part, _preprocessing(recipe), recipe.augmentation)
+    images, labels = bench.images.images, bench.images.labels
+    return ImageBatches(images, labels, part, _preprocessing(recipe), recipe.augmentation, bench.device)
 
 
 def _array_batches(bench: Bench, values: npt.NDArray[np.floating], part: npt.NDArray[np.int64]) -> ArrayBatches:
-    return ArrayBatches(values, bench.images.labels, part)
+    return ArrayBatches(values, bench.images.labels, part, bench.device)
 
 
 def _image_logits(bench: Bench, recipe: Recipe, network: nn.Module) -> Callable[[npt.NDArray[np.int64]], Logits]:
@@ -346,7 +346,7 @@ def _some_training_images(bench: Bench, recipe: Recipe, count: int) -> torch.Ten
 
 
 def _example(bench: Bench, recipe: Recipe) -> torch.Tensor:
-    return apply_preprocessing(bench.images.images[bench.split.train[:2]], _preprocessing(recipe))
+    return apply_preprocessing(bench.images.images[bench.split.train[:2]], _preprocessing(recipe)).to(bench.device)
 
 
 def _trainable(network: nn.Module) -> int:

@@ -19,6 +19,7 @@ from headstart.models.backbones import (
 )
 from headstart.models.network import BackboneClassifier, build_network, classifier_spec, freeze_batch_norm
 from headstart.records import ImageSet, Indices, NotRun, Preprocessing, Recipe, Split
+from headstart.training.arithmetic import arithmetic_of, wait_for
 from headstart.training.engine import classification_loss
 
 COMFORTABLE_SECONDS = 15 * 60
@@ -252,13 +253,17 @@ def time_steps(network: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -
     network.train()
     freeze_batch_norm(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    arithmetic = arithmetic_of(inputs.device)
     durations = []
     with seeded_torch(0):  # dropout draws numbers
         for _ in range(_TIMED_STEPS + 1):
             started = time.perf_counter()
             optimizer.zero_grad(set_to_none=True)
-            classification_loss(network(inputs), labels).backward()  # type: ignore[no-untyped-call]
+            with arithmetic.mixed():
+                outputs = network(inputs)
+            classification_loss(outputs.float(), labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            wait_for(inputs.device)
             durations.append(time.perf_counter() - started)
     return float(np.median(durations[1:])), _time_forward(network, inputs)
 
@@ -270,6 +275,7 @@ def _time_forward(network: nn.Module, inputs: torch.Tensor) -> float:
         for _ in range(_TIMED_STEPS + 1):
             started = time.perf_counter()
             network(inputs)
+            wait_for(inputs.device)
             durations.append(time.perf_counter() - started)
     return float(np.median(durations[1:]))
 

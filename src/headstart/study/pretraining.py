@@ -286,8 +286,8 @@ def _train(
         write_json(request_path, wanted)
     fitted = train_network(
         network,
-        ImageBatches(images.images, images.labels, train, recipe.preprocessing, recipe.augmentation),
-        ImageBatches(images.images, images.labels, val, recipe.preprocessing),
+        ImageBatches(images.images, images.labels, train, recipe.preprocessing, recipe.augmentation, device),
+        ImageBatches(images.images, images.labels, val, recipe.preprocessing, device=device),
         recipe,
         request.seed,
         device=device,
@@ -327,7 +327,8 @@ def _metadata(
 ) -> dict[str, str]:
     """Everything about the weights that does not change from one run to the next: no times, no paths, no versions."""
     assert recipe.preprocessing is not None
-    logits = predict_logits(network, ImageBatches(images.images, images.labels, val, recipe.preprocessing), device)
+    watched = ImageBatches(images.images, images.labels, val, recipe.preprocessing, device=device)
+    logits = predict_logits(network, watched, device)
     five_best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     labels = images.labels[val]
     size = complexity(network.backbone, request.input_size)

@@ -1,4 +1,8 @@
-"""Where the engine's batches come from: images prepared anew for every epoch, or arrays kept from a frozen network."""
+"""Where the engine's batches come from: images prepared anew for every epoch, or arrays kept from a frozen network.
+
+Both are prepared on the device that they are wanted on; what is random about them is drawn on the CPU, so that every device
+sees the same.
+"""
 
 import time
 from typing import Protocol
@@ -12,12 +16,14 @@ from headstart.data.preprocessing import apply_preprocessing
 from headstart.files import release_pages
 from headstart.randomness import generator
 from headstart.records import Augmentation, Booleans, Images, Indices, Labels, Preprocessing
+from headstart.training.rows import Rows
 
+_HOST = torch.device("cpu")
 _HELD_ROWS = 4096  # of a memory-mapped array, before its pages are given back; chosen: a few hundred megabytes at most
 
 
 class Batches(Protocol):
-    """Inputs with labels, by position; `seconds` were spent on preparing inputs so far."""
+    """Inputs with labels, by position; `seconds` were spent on preparing inputs so far, as the host's clock sees it."""
 
     labels: Labels
     seconds: float
@@ -40,6 +46,7 @@ class ImageBatches:
         indices: `(n,) int64`, the images that belong to this part.
         preprocessing: the same object for every part.
         augmentation: drawn anew whenever a generator is given.
+        device: where the batches are prepared; a GPU keeps the pixels if they fit (`Rows`).
     """
 
     def __init__(
@@ -49,9 +56,9 @@ class ImageBatches:
         indices: Indices,
         preprocessing: Preprocessing,
         augmentation: Augmentation = "none",
+        device: torch.device = _HOST,
     ) -> None:
-        self._images = images
-        self._indices = indices
+        self._rows = Rows(images, indices, device)
         self._preprocessing = preprocessing
         self._augmentation = augmentation
         self.labels = labels[indices]
@@ -66,14 +73,14 @@ class ImageBatches:
 
     def inputs(self, positions: Indices, rng: np.random.Generator | None) -> torch.Tensor:
         started = time.perf_counter()
-        pixels = self._images[self._indices[positions]]
+        pixels = self._rows.at(positions)
         if rng is not None and self._augmentation in ("crop", "crop-flip"):
             size = self._preprocessing.input_size
             pixels = random_crops(pixels, size, rng, mirror=self._augmentation == "crop-flip")
         elif rng is not None and self._augmentation != "none":
             mirrored = None if self._mirrored is None else self._mirrored[positions]
-            moved = augment(torch.from_numpy(pixels).permute(0, 3, 1, 2), self._augmentation, rng, mirrored)
-            pixels = moved.permute(0, 2, 3, 1).numpy()
+            moved = augment(torch.as_tensor(pixels).permute(0, 3, 1, 2), self._augmentation, rng, mirrored)
+            pixels = moved.permute(0, 2, 3, 1)
         prepared = apply_preprocessing(pixels, self._preprocessing)
         self.seconds += time.perf_counter() - started
         return prepared
@@ -86,12 +93,15 @@ class ArrayBatches:
         arrays: `(N, ...)` floating point, for all images of the set.
         labels: `(N,) int64`, all labels of the set.
         indices: `(n,) int64`, the images that belong to this part.
+        device: where the batches are wanted; a GPU keeps the part if it fits (`Rows`).
     """
 
-    def __init__(self, arrays: npt.NDArray[np.floating], labels: Labels, indices: Indices) -> None:
+    def __init__(
+        self, arrays: npt.NDArray[np.floating], labels: Labels, indices: Indices, device: torch.device = _HOST
+    ) -> None:
         self._arrays = arrays
+        self._rows = Rows(arrays, indices, device)
         self._unreleased = 0
-        self._indices = indices
         self.labels = labels[indices]
         self.seconds = 0.0
 
@@ -104,7 +114,7 @@ class ArrayBatches:
         if self._unreleased >= _HELD_ROWS:
             release_pages(self._arrays)
             self._unreleased = 0
-        rows = torch.from_numpy(np.ascontiguousarray(self._arrays[self._indices[positions]])).float()
+        rows = torch.as_tensor(self._rows.at(positions)).float()
         prepared = rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows
         self.seconds += time.perf_counter() - started
         return prepared

@@ -30,7 +30,10 @@ class Callback:
         """Before each epoch; `training.epoch` counts from 1."""
 
     def on_batch_end(self, training: "Training") -> None:
-        """After each step; `training.batch`, `training.batches` and `training.running` (loss, accuracy, rate) are current."""
+        """After each step; `training.batch` and `training.batches` are current.
+
+        So is `training.running` (loss, accuracy, rate) on the CPU; on a GPU it is as of the last reading, at most 50 batches ago.
+        """
 
     def on_epoch_end(self, training: "Training", record: EpochRecord) -> None:
         """After each epoch and its evaluation."""

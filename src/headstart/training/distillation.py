@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from headstart.data.transfer import to_device
 from headstart.models.network import BackboneClassifier
 from headstart.records import Indices, Labels
 from headstart.training.engine import Criterion
@@ -59,7 +60,7 @@ class TeacherCriterion(Criterion):
         self._weight = weight
 
     def __call__(self, outputs: torch.Tensor, positions: Indices) -> torch.Tensor:
-        wanted = self._lessons[torch.from_numpy(positions)]
+        wanted = self._lessons[to_device(positions, self._lessons.device)]
         distance = 1 - functional.cosine_similarity(outputs[:, self._classes :], wanted).mean()
         return super().__call__(outputs, positions) + self._weight * distance
 

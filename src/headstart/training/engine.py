@@ -17,17 +17,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from headstart.data.transfer import to_device
 from headstart.errors import HeadstartError
 from headstart.models.backbones import seeded_torch
 from headstart.models.network import freeze_batch_norm, parameter_groups
 from headstart.randomness import derive_seed, generator
 from headstart.records import EpochRecord, Indices, Labels, Logits, Recipe
+from headstart.training.arithmetic import Arithmetic, arithmetic_of, full_precision
 from headstart.training.averaging import WeightAverage
 from headstart.training.batches import Batches
 from headstart.training.callbacks import Callback, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
 from headstart.training.checkpoint import load_checkpoint, save_checkpoint
 from headstart.training.muon import Muon, muon_groups
 from headstart.training.schedules import SCHEDULES
+from headstart.training.tally import Tally
 
 _EVALUATION_BATCH = 256  # chosen: fits the cache with small images, amortises the call overhead
 _CURVE_IMAGES = 5000  # chosen: the train accuracy of a curve is read from at most this many images (+-1.4 points)
@@ -50,7 +53,7 @@ class Fitted:
 
 @dataclass
 class Running:
-    """Averages of the current epoch in training mode."""
+    """Averages of the current epoch in training mode, as of the last reading (`Arithmetic.read_every`)."""
 
     loss: float = 0.0
     accuracy: float = 0.0
@@ -117,7 +120,7 @@ class Criterion:
 
     def __call__(self, outputs: torch.Tensor, positions: Indices) -> torch.Tensor:
         """The mean loss of the outputs for the images at `positions`."""
-        targets = self._labels[torch.from_numpy(positions)]
+        targets = self._labels[to_device(positions, self._labels.device)]
         return classification_loss(self.logits(outputs), targets, self._label_smoothing)
 
     def logits(self, outputs: torch.Tensor) -> torch.Tensor:
@@ -146,7 +149,7 @@ def train_network(
         train, val: the two parts; test never comes here.
         recipe: epochs, batch size, optimizer, rate, schedule, patience.
         seed: of order, augmentation and dropout.
-        device: where the batches go.
+        device: where the batches go; it decides the arithmetic (`arithmetic_of`).
         checkpoint: the resume file; removed by the caller once the trial is done.
         callbacks: run after the recipe's own.
         criterion: what to lower; `None` is the cross-entropy with train's labels.
@@ -159,7 +162,8 @@ def train_network(
     Raises:
         DivergedError: the loss is not finite.
     """
-    optimizer = _make_optimizer(network, recipe)
+    arithmetic = arithmetic_of(device)
+    optimizer = make_optimizer(network, recipe, arithmetic.fused)
     criterion = criterion or Criterion(train.labels, recipe.label_smoothing, device)
     training = Training(network, optimizer, recipe, seed)
     best_keeper = ModelCheckpoint()
@@ -189,7 +193,7 @@ def train_network(
         # On a GPU the fastest convolution differs from run to run unless this forbids it.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
             train_loss = _train_epoch(
-                training, train, criterion, schedule, watchers, device, frozen_batch_norm, average
+                training, train, criterion, schedule, watchers, device, arithmetic, frozen_batch_norm, average
             )
         # What is evaluated, and kept if it is the best, are the averaged weights; training goes on from its own.
         with average.inside(network) if average is not None else nullcontext():
@@ -216,7 +220,7 @@ def train_network(
 
 
 def predict_logits(network: nn.Module, batches: Batches, device: torch.device, positions: Any = None) -> Logits:
-    """Run a network over a part in evaluation mode, without augmentation.
+    """Run a network over a part in evaluation mode, without augmentation, in float32 on every device.
 
     Returns:
         `(n, C) float32` logits in the order of the part (or of `positions`).
@@ -224,23 +228,24 @@ def predict_logits(network: nn.Module, batches: Batches, device: torch.device, p
     network.eval()
     order = np.arange(len(batches.labels)) if positions is None else positions
     outputs = []
-    with torch.inference_mode():
+    with torch.inference_mode(), full_precision():
         for first in range(0, len(order), _EVALUATION_BATCH):
             inputs = batches.inputs(order[first : first + _EVALUATION_BATCH], None).to(device)
-            outputs.append(network(inputs).float().cpu().numpy())
-    logits: Logits = np.concatenate(outputs)
+            outputs.append(network(inputs).float())
+    logits: Logits = torch.cat(outputs).cpu().numpy()
     return logits
 
 
-def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, recipe: Recipe, fused: bool | None) -> torch.optim.Optimizer:
+    """The recipe's optimizer over a network's trainable parameters; `fused` as in `Arithmetic`, Muon has no such kernel."""
     groups = parameter_groups(network, recipe.learning_rate, recipe.layer_decay)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay, fused=fused)
     if recipe.optimizer == "muon":
         return Muon(muon_groups(network, groups), weight_decay=recipe.weight_decay)
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
-    return torch.optim.Adam(groups, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=fused)
+    return torch.optim.Adam(groups, weight_decay=recipe.weight_decay, fused=fused)
 
 
 def _recipe_callbacks(recipe: Recipe) -> list[Callback]:
@@ -259,6 +264,7 @@ def _train_epoch(
     schedule: Any,
     watchers: Sequence[Callback],
     device: torch.device,
+    arithmetic: Arithmetic,
     frozen_batch_norm: bool,
     average: WeightAverage | None,
 ) -> float:
@@ -270,9 +276,9 @@ def _train_epoch(
     augmentation = generator(seed, "augmentation", epoch)
     train.begin_epoch(epoch, seed)
     mixing = generator(seed, "mixup", epoch)
-    loss_sum, correct, seen, started = 0.0, 0, 0, time.perf_counter()
+    tally, parts, started = Tally(), _shuffled(training, len(train.labels)), time.perf_counter()
     with seeded_torch(derive_seed(seed, "dropout", epoch)):
-        for batch, positions in enumerate(_shuffled(training, len(train.labels)), start=1):
+        for batch, positions in enumerate(parts, start=1):
             training.batch = batch
             step = (epoch - 1) * training.batches + training.batch - 1
             factor = schedule(step / max(recipe.epochs * training.batches, 1)) * training.rate_factor
@@ -281,29 +287,38 @@ def _train_epoch(
             inputs = train.inputs(positions, augmentation).to(device)
             if recipe.mixup:
                 share, partners = _draw_mixture(len(positions), recipe.mixup, mixing)
-                outputs = training.network(inputs.lerp(inputs[torch.from_numpy(partners).to(device)], 1 - share))
+                inputs = inputs.lerp(inputs[to_device(partners, device)], 1 - share)
+            with arithmetic.mixed():
+                outputs = training.network(inputs)
+            outputs = outputs.float()
+            if recipe.mixup:
                 loss = share * criterion(outputs, positions) + (1 - share) * criterion(outputs, positions[partners])
             else:
-                outputs = training.network(inputs)
                 loss = criterion(outputs, positions)
             training.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             training.optimizer.step()
             if average is not None:
                 average.update(training.network)
-            value = float(loss.detach())
-            if not np.isfinite(value):
-                raise DivergedError(
-                    f"{recipe.name}: the loss became {value} in epoch {epoch}, batch {training.batch}. "
-                    f"Lower the learning rate (it is {recipe.learning_rate:g})."
-                )
-            loss_sum += value * len(positions)
-            correct += int((criterion.logits(outputs).argmax(1).cpu().numpy() == train.labels[positions]).sum())
-            seen += len(positions)
-            training.running = Running(loss_sum / seen, correct / seen, seen / (time.perf_counter() - started))
+            hits = criterion.logits(outputs).argmax(1) == to_device(train.labels[positions], device)
+            tally.add(loss, hits.sum(), len(positions))
+            if (batch - 1) % arithmetic.read_every == 0 or batch == len(parts):
+                tally.read()
+                _refuse_divergence(tally, training)
+                pace = tally.seen / (time.perf_counter() - started)
+                training.running = Running(tally.loss / tally.seen, tally.hits / tally.seen, pace)
             for watcher in watchers:
                 watcher.on_batch_end(training)
-    return loss_sum / seen
+    return tally.loss / tally.seen
+
+
+def _refuse_divergence(tally: Tally, training: Training) -> None:
+    if tally.diverged is not None:
+        batch, loss = tally.diverged
+        raise DivergedError(
+            f"{training.recipe.name}: the loss became {loss} in epoch {training.epoch}, batch {batch}. "
+            f"Lower the learning rate (it is {training.recipe.learning_rate:g})."
+        )
 
 
 def _shuffled(training: Training, count: int) -> list[Indices]:

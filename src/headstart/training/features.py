@@ -15,6 +15,7 @@ from torch import nn
 
 from headstart.data.parallel import map_in_order
 from headstart.data.preprocessing import apply_preprocessing
+from headstart.data.transfer import to_device
 from headstart.files import (
     cache_folder,
     canonical_json,
@@ -25,6 +26,7 @@ from headstart.files import (
     written_atomically,
 )
 from headstart.records import ImageSet, Preprocessing
+from headstart.training.arithmetic import full_precision
 from headstart.training.frozen import FrozenNetwork, fastest
 from headstart.training.progress import Reporter
 
@@ -54,7 +56,8 @@ def extract_features(
 ) -> Features:
     """Run every image of a set through a frozen network, or read the result of an earlier time.
 
-    On the CPU ONNX Runtime runs it where its numbers are PyTorch's (`frozen.fastest`); on a GPU PyTorch does.
+    On the CPU ONNX Runtime runs it where its numbers are PyTorch's (`frozen.fastest`); on a GPU PyTorch does, in float32: bfloat16
+    and TF32 would cost three digits that a probe can use. The pixels travel as 8-bit numbers and are prepared there.
 
     Args:
         images: all parts; no label is looked at.
@@ -114,7 +117,7 @@ def _extract_to(
     dtype = np.float16 if half_precision else np.float32
     with written_atomically(path) as temporary:
         values = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=(total, *shape))
-        _fill(values, images, network, preprocessing, reporter)
+        _fill(values, images, network, preprocessing, device, reporter)
         values.flush()
         del values
     return {"seconds": time.perf_counter() - started, "engine": network.engine}
@@ -125,12 +128,13 @@ def _fill(
     images: ImageSet,
     network: FrozenNetwork,
     preprocessing: Preprocessing,
+    device: torch.device,
     reporter: Reporter,
 ) -> None:
     chunk, total = max(_CHUNK, network.way.batch), len(values)
 
     def extract(begin: int) -> int:
-        inputs = apply_preprocessing(images.images[begin : begin + chunk], preprocessing)
+        inputs = apply_preprocessing(to_device(images.images[begin : begin + chunk], device), preprocessing)
         for offset in range(0, len(inputs), network.way.batch):
             outputs = network.forward(inputs[offset : offset + network.way.batch])
             values[begin + offset : begin + offset + len(outputs)] = outputs
@@ -139,7 +143,8 @@ def _fill(
     done, started = 0, time.perf_counter()
     begins, workers = range(0, total, chunk), network.way.workers
     # Closed here, whatever happens: an interruption must not leave threads at work behind it.
-    with _torch_threads(network), closing(map_in_order(extract, begins, workers=workers, chunk=1)) as counts:
+    results = map_in_order(extract, begins, workers=workers, chunk=1)
+    with full_precision(), _torch_threads(network), closing(results) as counts:
         for count in counts:
             done += count
             if done % _HELD_ROWS < count:

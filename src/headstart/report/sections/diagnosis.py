@@ -197,7 +197,7 @@ def _evidence(record: dict[str, Any], texts: Texts) -> Inline:
         confidence=confidence(texts),
         counts=texts.listing(counts),
     )
-    if experiment and experiment["cells"]:
+    if experiment and experiment["factors"]:
         said += plain(" ") + texts.rich(
             "diagnosis.evidence_experiment", counts=texts.listing(measured_with(record, texts))
         )

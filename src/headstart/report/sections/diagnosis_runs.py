@@ -79,7 +79,7 @@ def experiment_section(record: dict[str, Any], texts: Texts) -> list[Block]:
     experiment = record["experiment"]
     heading = Heading(2, texts.get("diagnosis.experiment_heading"), "experiment")
     apart = _measured_apart(record, texts)
-    if not experiment or not experiment["cells"]:
+    if not experiment or not experiment["factors"]:
         return [heading, *(apart or [Paragraph(texts.rich("diagnosis.experiment_none"))])]
     images, labels, seeds = measured_with(record, texts)
     intro = texts.rich(

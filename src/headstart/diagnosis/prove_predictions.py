@@ -1,0 +1,122 @@
+"""Proving what predictions on test show: classes in another order (15), duplicates that flatter (16)."""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.analysis.diagnosis import LEAST_POINTS, Finding, best_meanings, judged
+from headstart.analysis.metrics import confusion_matrix
+from headstart.analysis.statistics import Estimate, gap_estimate, paired_difference
+from headstart.randomness import generator
+from headstart.records import Booleans, ImageSet, Indices, Labels, Logits
+
+Classes = npt.NDArray[np.int64]
+
+_ONE_NETWORK = 0.99  # chosen: predictions that agree so often are one network's, on two machines
+
+_RECOVERED = 0.9
+"""Chosen: of the way from the accuracy as it stands to a convex head's, what relabelling must recover. Mixed-up names lose the whole
+way and get it back; an untrained head of ten classes gets a third of it."""
+
+
+def prove_order(
+    finding: Finding, predicted: Classes | None, labels: Labels, classes: int, probe: float | None = None
+) -> tuple[Finding, Booleans | None]:
+    """Cause 15: points that a relabelling recovers on predictions that it was not chosen on.
+
+    Each half of the predictions is relabelled as is best for the other half, so that nothing is gained by chance.
+
+    Args:
+        finding: from the look.
+        predicted, labels: of the test images.
+        classes: number of classes.
+        probe: what a convex head reaches on the same features, 0..1, where that is known. An untrained head, too, gets better by
+            being relabelled, but not nearly as good as that: then nobody can say whether its classes were mixed up or never learned.
+
+    Returns:
+        The finding, judged, and which images are right once relabelled, `(1, n) bool`: `None` if that is not proved.
+    """
+    if finding.status != "suspected" or predicted is None:
+        return finding, None
+    drawn = generator(0, "diagnosis", "halves").permutation(len(labels))
+    halves = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
+    relabelled = np.zeros(len(labels), bool)
+    for chosen_on, used_on in (halves, halves[::-1]):
+        meant = best_meanings(confusion_matrix(labels[chosen_on], predicted[chosen_on], classes))
+        relabelled[used_on] = meant[predicted[used_on]] == labels[used_on]
+    plain = predicted == labels
+    found = judged(finding, in_points(paired_difference(relabelled[None], plain[None])))
+    if probe is not None and relabelled.mean() - plain.mean() < _RECOVERED * (probe - plain.mean()):
+        unsure = found.status != "cleared"
+        found = replace(found, status="suspected", points=None, like=(21,)) if unsure else found
+    values = {"accuracy": round(float(plain.mean()), 4), "permuted": round(float(relabelled.mean()), 4)}
+    code = "permutation-by-chance" if found.status == "cleared" else "permutation-recovers"
+    return replace(found, code=code, values=values), relabelled[None] if found.status == "proved" else None
+
+
+def prove_own_order(
+    finding: Finding,
+    predictions: Logits | None,
+    predicted: Classes | None,
+    labels: Labels,
+    classes: int,
+    probe: float | None,
+) -> tuple[Finding, Booleans | None]:
+    """Cause 15, and whether it is a fault of the network's own predictions or only of those that its owner keeps.
+
+    Args:
+        finding: from the look.
+        predictions: the network's own outputs on test, where it has a head.
+        predicted: the classes that its owner says it predicts there, otherwise its own.
+        labels, classes, probe: as for `prove_order`.
+
+    Returns:
+        The finding, judged, and which of the network's own predictions are right once relabelled, `(1, n) bool`: `None` if that
+        is not proved of them. The points of others lie apart: the accuracy that is diagnosed is not theirs.
+    """
+    found, relabelled = prove_order(finding, predicted, labels, classes, probe)
+    if predictions is None or predicted is None or (predictions.argmax(1) == predicted).mean() < _ONE_NETWORK:
+        return replace(found, apart=True), None
+    return found, relabelled
+
+
+def twins(images: ImageSet, part: Indices, others: Indices) -> Booleans:
+    """Which images of a part have an exact copy among others, `(n,) bool`."""
+    found: Booleans = np.isin(images.image_hashes[part], images.image_hashes[others])
+    return found
+
+
+def prove_duplicates(finding: Finding, correct: Booleans, copied: Booleans) -> Finding:
+    """Cause 16: accuracy on all test images against that without those that have a copy in train.
+
+    The copies' share times what they are easier by. The points are negative, since repairing this takes them away: they were not
+    deserved. Whatever their size, they count if they are there for certain.
+
+    Args:
+        finding: from the look.
+        correct: `(S, n) bool`, of the test images.
+        copied: `(n,) bool`, those with a copy among the images that the network was trained on.
+    """
+    if finding.status != "suspected" or not copied.any() or copied.all():
+        return finding
+    easier = gap_estimate(list(correct[:, copied]), list(correct[:, ~copied]))
+    share = float(copied.mean())
+    mean, low, high = (-100 * share * value for value in (easier.mean, easier.high, easier.low))
+    values = {
+        "count": int(copied.sum()),
+        "share": round(share, 4),
+        "accuracy": round(float(correct.mean()), 4),
+        "without": round(float(correct[:, ~copied].mean()), 4),
+    }
+    measured = replace(
+        finding, code="duplicates-flatter", values=values, points=Estimate(mean, low, high, easier.method)
+    )
+    if high < 0:
+        return replace(measured, status="proved")
+    return replace(measured, status="cleared") if low > -LEAST_POINTS else measured
+
+
+def in_points(share: Estimate) -> Estimate:
+    """A difference of accuracies in percentage points."""
+    return Estimate(100 * share.mean, 100 * share.low, 100 * share.high, share.method)

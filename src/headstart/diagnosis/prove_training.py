@@ -1,0 +1,220 @@
+"""Proving what its owner's evidence shows of training and use: serving (6), the optimizer (12), the loss (14).
+
+None of these is a fault of the pipeline that is measured elsewhere (diagnosis/prove.py), so each has a counterfactual of its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from headstart.analysis.diagnosis import LEAST_POINTS, Finding, best_meanings, judged
+from headstart.analysis.metrics import confusion_matrix
+from headstart.analysis.statistics import Estimate, paired_difference
+from headstart.diagnosis.pipeline import features_of
+from headstart.diagnosis.probing import held_out
+from headstart.diagnosis.prove import stratified
+from headstart.diagnosis.prove_loss import prove_loss
+from headstart.diagnosis.prove_predictions import Classes, in_points
+from headstart.diagnosis.subject import Prepare, Subject, in_mode, pooled
+from headstart.randomness import generator
+from headstart.records import Booleans, ImageSet, Indices, Logits, Split
+
+Array = npt.NDArray[np.float32]
+
+_SERVED = 2400
+"""Test images that a network with a head is asked again, as they are served (chosen: the difference is then known to a point)."""
+
+_SERVED_TO_A_PROBE = (
+    1200  # and where a probe is fitted first, on as many: three passes through somebody's own network instead of one
+)
+
+
+def own_predictions(subject: Subject, images: ImageSet, part: Indices, prepare: Prepare | None = None) -> Logits | None:
+    """What the network itself says of a part, as it is run; `None` where it has no head.
+
+    `prepare` is another path from images to its input.
+    """
+    if subject.head is None and subject.classifier is None:
+        return None
+
+    def answer(inputs: torch.Tensor) -> torch.Tensor:
+        given: torch.Tensor = subject.module(inputs)
+        return given if subject.head is None else subject.head(given)
+
+    return _asked(subject, prepare or subject.prepare, answer, images, part)
+
+
+def prove_evidence(
+    findings: list[Finding],
+    behind: Estimate | None,
+    subject: Subject,
+    images: ImageSet,
+    split: Split,
+    sample: Indices,
+    predictions: Logits | None,
+    *,
+    reordered: bool,
+) -> list[Finding]:
+    """Prove what its owner's evidence made suspicious.
+
+    Args:
+        findings: from the look, that of the head (21) among them.
+        behind: points by which the head is behind the convex one, where it was compared.
+        subject, images, split: as they are.
+        sample: images of train.
+        predictions: the network's own outputs on test, where it has a head.
+        reordered: whether these were proved to have their classes in another order.
+
+    Returns:
+        The findings, those of causes 6, 12 and 14 judged.
+    """
+    known = {finding.cause: finding for finding in findings}
+    optimizer, head = prove_optimizer(known[12], known[21], behind, subject)
+    loss = prove_loss(known[14], subject, images, sample)
+    if head.status == "proved" and loss.status in ("proved", "suspected"):  # the head may be behind because of its loss
+        head, loss = replace(head, like=(loss.cause,)), replace(loss, like=(head.cause,))
+    meant = None
+    if predictions is not None and reordered:
+        labels = images.labels[split.test]
+        meant = best_meanings(confusion_matrix(labels, predictions.argmax(1), len(images.class_names)))
+    paths = prove_paths(known[6], subject, images, split, sample, predictions, meant)
+    known |= {finding.cause: finding for finding in (optimizer, head, loss, paths)}
+    return list(known.values())
+
+
+def prove_paths(
+    finding: Finding,
+    subject: Subject,
+    images: ImageSet,
+    split: Split,
+    sample: Indices,
+    predictions: Logits | None,
+    meant: Classes | None = None,
+) -> Finding:
+    """Cause 6: accuracy on the same test images through `prepare` and through `serve`.
+
+    The network's own answers where it has a head; otherwise those of a probe on the features that `prepare` leads to.
+
+    Args:
+        finding: from the look.
+        subject, images, split: as they are.
+        sample: images of train to fit a probe on.
+        predictions: the network's own, on test.
+        meant: what its classes mean, where their order was proved to be another.
+
+    Returns:
+        The finding, judged; its points are of the network in use, not of the accuracy that is diagnosed.
+    """
+    serve = subject.evidence.serve
+    if finding.status != "suspected" or serve is None:
+        return finding
+    part = np.sort(stratified(images, split.test, _SERVED_TO_A_PROBE if predictions is None else _SERVED, "served"))
+    labels = images.labels[part]
+    try:
+        with in_mode(subject.module, training=False), torch.inference_mode():
+            subject.module(serve(images.images[part[:2]]))
+    except Exception as error:  # noqa: BLE001 - somebody else's path may give what the network cannot take; that is said
+        return replace(finding, code="serving-fails", values={"error": f"{type(error).__name__}: {error}"[:200]})
+    answers = own_predictions(subject, images, part, serve)
+    if predictions is None or answers is None:
+        evaluated, served = _probed(subject, serve, images, sample, part)
+    else:
+        order = np.arange(len(images.class_names)) if meant is None else meant
+        evaluated = order[predictions[np.searchsorted(split.test, part)].argmax(1)] == labels
+        served = order[answers.argmax(1)] == labels
+    points = in_points(paired_difference(evaluated[None], served[None]))
+    values = {
+        **finding.values,
+        "accuracy": round(float(evaluated.mean()), 4),
+        "serving": round(float(served.mean()), 4),
+    }
+    found = replace(judged(finding, points), code="paths-compared", values=values, apart=True)
+    # Where serving does better, the evaluation has the wrong pixels: nothing that could be cleared.
+    return replace(found, status="suspected") if points.low <= -LEAST_POINTS and found.status == "cleared" else found
+
+
+def prove_optimizer(
+    optimizer: Finding, head: Finding, points: Estimate | None, subject: Subject
+) -> tuple[Finding, Finding]:
+    """Cause 12: what a head costs that the optimizer never held.
+
+    It is cause 21's difference: a head that nobody trains is behind the convex one. The two cannot be told apart by it, and the
+    optimizer is what was seen, so the points are its.
+
+    Args:
+        optimizer, head: the findings of causes 12 and 21.
+        points: by which the head is behind, where it was compared.
+        subject: whose head it is.
+
+    Returns:
+        Both findings. Parameters missed elsewhere in the network stay a suspicion: what training them would have brought, only
+        training can say.
+    """
+    if optimizer.status != "suspected" or points is None or not _misses_head(subject):
+        return optimizer, head
+    missed = replace(optimizer, code="head-not-in-optimizer", values={**optimizer.values, **head.values}, points=points)
+    if head.status == "proved":
+        return (
+            replace(missed, status="proved", like=(head.cause,)),
+            replace(head, status="suspected", points=None, like=(optimizer.cause,)),
+        )
+    return replace(missed, status="cleared" if points.high < LEAST_POINTS else "suspected"), head
+
+
+def _probed(
+    subject: Subject, serve: Prepare, images: ImageSet, sample: Indices, part: Indices
+) -> tuple[Booleans, Booleans]:
+    """Which images of a part a probe gets right by each path; it is fitted once, on the evaluation's features of the sample."""
+    fitted = np.sort(stratified(images, sample, _SERVED_TO_A_PROBE, "paths"))
+
+    def features(prepare: Prepare, some: Indices) -> Array:
+        found = _asked(
+            subject,
+            prepare,
+            lambda inputs: pooled(features_of(subject.module, subject, subject.module, inputs)),
+            images,
+            some,
+        )
+        return np.nan_to_num(found, posinf=0.0, neginf=0.0)
+
+    both = np.concatenate([features(subject.prepare, part), features(serve, part)])
+    labels = np.tile(images.labels[part], 2)
+    right = held_out(features(subject.prepare, fitted), images.labels[fitted], both, labels, len(images.class_names))
+    return right[: len(part)], right[len(part) :]
+
+
+def _asked(
+    subject: Subject,
+    prepare: Prepare,
+    answer: Callable[[torch.Tensor], torch.Tensor],
+    images: ImageSet,
+    part: Indices,
+) -> Array:
+    """What a network answers to each image of a part, `(n, D) float32`, in the mode and the batches that it is run in."""
+    # In training mode an answer depends on its batch: batches are drawn, not sorted by class.
+    shuffled = generator(0, "diagnosis", "own predictions").permutation(len(part))
+    outputs = []
+    with in_mode(subject.module, training=subject.train_mode), torch.inference_mode():
+        for first in range(0, len(part), subject.batch):
+            inputs = prepare(images.images[part[shuffled[first : first + subject.batch]]])
+            outputs.append(answer(inputs).float().cpu())
+    answers: Array = torch.cat(outputs).numpy()
+    rows = np.empty_like(answers)
+    rows[shuffled] = answers
+    return rows
+
+
+def _misses_head(subject: Subject) -> bool:
+    """Whether the optimizer misses a parameter of the head that is to train."""
+    assert subject.evidence.optimizer is not None
+    if subject.head is not None:
+        layer = subject.head
+    elif subject.classifier is not None:
+        layer = subject.module.get_submodule(subject.classifier)
+    else:
+        return False
+    held = {id(parameter) for group in subject.evidence.optimizer.param_groups for parameter in group["params"]}
+    return any(parameter.requires_grad and id(parameter) not in held for parameter in layer.parameters())

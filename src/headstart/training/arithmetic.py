@@ -1,0 +1,73 @@
+"""What a device computes with: number format, optimizers, and how often the host waits for it.
+
+Not run on a GPU yet (docs/log.md). `torch.compile` is left out: it takes a minute to start, which is as long as a training of
+small images takes on a GPU.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+_READ_EVERY = (
+    50  # chosen: a fraction of a second of a small network; every look at the loss makes the host wait for the GPU
+)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How training steps run on a device.
+
+    Attributes:
+        device_type: of the device.
+        dtype: of the network's convolutions and matrix products; weights, loss and optimizer stay float32.
+        fused: for PyTorch's optimizers: one kernel for all parameters, or `None` for PyTorch's own choice.
+        read_every: batches between two readings of loss and accuracy.
+    """
+
+    device_type: str
+    dtype: torch.dtype
+    fused: bool | None
+    read_every: int
+
+    def mixed(self) -> AbstractContextManager[object]:
+        """The context for a network's forward pass in training; its outputs are for the caller to make float32 again."""
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device_type, dtype=self.dtype)
+
+
+def choose_arithmetic(device_type: str, bfloat16: bool) -> Arithmetic:
+    """Choose by the device's type, and whether it computes with bfloat16 in hardware.
+
+    >>> choose_arithmetic("cpu", bfloat16=True)
+    Arithmetic(device_type='cpu', dtype=torch.float32, fused=None, read_every=1)
+    """
+    if device_type != "cuda":
+        return Arithmetic(device_type, torch.float32, fused=None, read_every=1)
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    return Arithmetic(device_type, dtype, fused=True, read_every=_READ_EVERY)
+
+
+def arithmetic_of(device: torch.device) -> Arithmetic:
+    """The arithmetic of a device of this machine."""
+    if device.type != "cuda":
+        return choose_arithmetic(device.type, bfloat16=False)
+    with torch.cuda.device(device):
+        # Older GPUs emulate bfloat16, more slowly than they compute with float32.
+        return choose_arithmetic(device.type, torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Convolutions on a GPU that repeat themselves and do not round float32 to TF32's 10 bits; nothing changes on the CPU.
+
+    The setting is the process's, not the thread's: enter it around the threads that compute, not inside them.
+    """
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given, so that a clock can be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

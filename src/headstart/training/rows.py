@@ -1,0 +1,70 @@
+"""The rows of a part by position: from the host's memory, or from the device's, where they fit."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from headstart.data.transfer import to_device
+from headstart.records import Indices
+
+_KEPT_SHARE = 0.25
+"""Of the device's free memory, for one part; chosen: train, val and the activations of a training fit beside each other.
+A quarter of 15 GB holds 1.2 million images of 32 px."""
+
+_BLOCK = 4096  # rows copied at a time; chosen: a dozen megabytes of 32 px images
+
+
+class Rows:
+    """Rows of an array that lives on the host, for batches on a device.
+
+    On the CPU they are taken from the array each time. On a GPU the whole part is copied there when it is first asked for,
+    if it fits, and batches are gathered there; otherwise each batch is copied.
+
+    Args:
+        array: `(N, ...)` of any type, possibly memory-mapped.
+        indices: `(n,) int64`, the rows that belong to this part.
+        device: where the batches are wanted.
+    """
+
+    def __init__(self, array: npt.NDArray[Any], indices: Indices, device: torch.device) -> None:
+        self._array = array
+        self._indices = indices
+        self._device = device
+        self._kept: torch.Tensor | None = None
+        self._decided = False
+
+    def at(self, positions: Indices) -> npt.NDArray[Any] | torch.Tensor:
+        """The rows at positions of the part: an array on the CPU, a tensor on any other device."""
+        if not self._decided:
+            self._decided = True
+            needed = len(self._indices) * math.prod(self._array.shape[1:]) * self._array.itemsize
+            if keeps(self._device.type, needed, _free_bytes(self._device)):
+                self._kept = self._copied()
+        if self._kept is not None:
+            return self._kept.index_select(0, to_device(positions, self._device))
+        rows = np.ascontiguousarray(self._array[self._indices[positions]])
+        return rows if self._device.type == "cpu" else to_device(rows, self._device)
+
+    def _copied(self) -> torch.Tensor:
+        dtype = torch.from_numpy(np.empty(0, self._array.dtype)).dtype
+        kept = torch.empty((len(self._indices), *self._array.shape[1:]), dtype=dtype, device=self._device)
+        for first in range(0, len(kept), _BLOCK):
+            block = self._array[self._indices[first : first + _BLOCK]]
+            kept[first : first + _BLOCK] = to_device(block, self._device)
+        return kept
+
+
+def keeps(device_type: str, needed_bytes: int, free_bytes: int) -> bool:
+    """Whether a part is kept on the device: on a GPU of known size, where it takes at most a quarter of what is free.
+
+    >>> keeps("cuda", 3, 12), keeps("cuda", 4, 12), keeps("cpu", 3, 12)
+    (True, False, False)
+    """
+    return device_type == "cuda" and needed_bytes <= _KEPT_SHARE * free_bytes
+
+
+def _free_bytes(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0

@@ -1,0 +1,116 @@
+"""Proofs from predictions, against hand arithmetic, and what chance must not prove."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from headstart.analysis.diagnosis import Finding, best_meanings
+from headstart.data.fingerprint import image_hashes
+from headstart.diagnosis.look_training import look_at_labels
+from headstart.diagnosis.prove_predictions import prove_duplicates, prove_order, prove_own_order, twins
+from tests.diagnosis.test_prove_training import IMAGES
+
+
+def test_an_order_is_proved_by_what_it_recovers_on_predictions_it_was_not_chosen_on() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 10
+    answers = np.where(rng.random(400) < 0.8, (labels + 3) % 10, rng.integers(0, 10, 400))
+    found, relabelled = prove_order(look_at_labels(answers, labels, 10), answers, labels, 10)
+    assert (found.status, found.code) == ("proved", "permutation-recovers")
+    assert relabelled is not None
+    assert np.array_equal(relabelled[0], (answers - 3) % 10 == labels)
+    assert found.points is not None
+    assert found.points.mean == pytest.approx(
+        100 * ((answers - 3) % 10 == labels).mean() - 100 * (answers == labels).mean()
+    )
+    assert found.values["permuted"] == pytest.approx(relabelled.mean())
+
+
+def test_chance_recovers_nothing() -> None:
+    gained, proved = [], 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        labels, answers = rng.integers(0, 50, (2, 400))
+        looked = look_at_labels(answers, labels, 50)
+        assert looked.status == "suspected"  # the best of all orders looks more than ten points better
+        found, relabelled = prove_order(looked, answers, labels, 50)
+        assert found.points is not None
+        gained.append(found.points.mean)
+        proved += found.status == "proved"
+        assert (relabelled is not None) == (found.status == "proved")
+    assert abs(np.mean(gained)) < 1
+    assert proved <= 1  # one in forty, by the interval
+    untouched, _ = prove_order(look_at_labels(labels, labels, 50), labels, labels, 50)
+    assert (untouched.status, untouched.points) == ("cleared", None)
+
+
+def test_an_untrained_head_is_not_said_to_have_mixed_up_names() -> None:
+    # Each class's images lie together, so an untrained head gives most of them one answer; relabelled, a third is right.
+    rng = np.random.default_rng(0)
+    labels = np.arange(600) % 10
+    favourite = np.array([3, 3, 3, 5, 5, 5, 5, 8, 8, 1])
+    answers = np.where(rng.random(600) < 0.7, favourite[labels], rng.integers(0, 10, 600))
+    looked = look_at_labels(answers, labels, 10)
+    assert prove_order(looked, answers, labels, 10)[0].status == "proved"
+    found, relabelled = prove_order(looked, answers, labels, 10, probe=0.9)
+    assert (found.status, found.points, found.like, relabelled) == ("suspected", None, (21,), None)
+    moved = (labels + 1) % 10
+    assert prove_order(look_at_labels(moved, labels, 10), moved, labels, 10, probe=0.95)[0].status == "proved"
+
+
+def test_predictions_of_another_network_lie_apart() -> None:
+    labels = np.arange(400) % 10
+    outputs = np.eye(10, dtype=np.float32)[labels]
+    kept = (labels + 3) % 10
+    seen = look_at_labels(kept, labels, 10)
+    found, relabelled = prove_own_order(seen, outputs, kept, labels, 10, 1.0)
+    assert (found.status, found.apart, relabelled) == ("proved", True, None)
+    found, relabelled = prove_own_order(seen, outputs[:, (np.arange(10) - 3) % 10], kept, labels, 10, 1.0)
+    assert (found.status, found.apart) == ("proved", False)
+    assert relabelled is not None
+    assert relabelled.all()
+    assert prove_own_order(seen, None, kept, labels, 10, 1.0)[0].apart
+
+
+def test_where_nothing_speaks_for_another_order_it_stays() -> None:
+    assert np.array_equal(best_meanings(np.zeros((5, 5), np.int64)), np.arange(5))
+    confusion = np.zeros((4, 4), np.int64)
+    confusion[1, 0], confusion[0, 1] = 9, 9
+    assert best_meanings(confusion).tolist() == [1, 0, 2, 3]
+
+
+def test_duplicates_flatter_by_the_accuracy_that_goes_without_them() -> None:
+    seen = Finding(16, "suspected", "duplicates-across", {"count": 100, "share": 0.25})
+    copied = np.arange(400) < 100
+    learned = np.where(copied, True, np.arange(400) % 5 < 3)[None]
+    found = prove_duplicates(seen, learned, copied)
+    assert (found.status, found.code, found.apart) == ("proved", "duplicates-flatter", False)
+    assert found.points is not None
+    assert found.points.mean == pytest.approx(100 * (learned[0, ~copied].mean() - learned.mean()))
+    assert found.points.mean == pytest.approx(-10)
+    assert found.points.low < -10 < found.points.high < 0
+    assert found.values == {"count": 100, "share": 0.25, "accuracy": 0.7, "without": 0.6}
+
+
+def test_duplicates_that_are_no_easier_do_not_flatter() -> None:
+    seen = Finding(16, "suspected", "duplicates-across", {"count": 40, "share": 0.04})
+    copied = np.arange(1000) < 40
+    alike = (np.arange(1000) % 10 < 9)[None]
+    found = prove_duplicates(seen, alike, copied)
+    assert found.status == "cleared"
+    assert found.points is not None
+    assert found.points.mean == pytest.approx(0, abs=1e-9)
+    assert prove_duplicates(seen, alike, np.zeros(1000, bool)) == seen
+    cleared = Finding(16, "cleared", "no-duplicates", {})
+    assert prove_duplicates(cleared, alike, copied) == cleared
+
+
+def test_a_twin_is_an_exact_copy() -> None:
+    pixels = IMAGES.images[:20].copy()
+    pixels[10:15] = pixels[:5]
+    pixels[15] = pixels[6]
+    pixels[15, 0, 0, 0] ^= 1
+    images = replace(IMAGES, images=pixels, labels=IMAGES.labels[:20], image_hashes=image_hashes(pixels))
+    found = twins(images, np.arange(10, 20), np.arange(10))
+    assert found.tolist() == [True] * 5 + [False] * 5

@@ -1,0 +1,50 @@
+"""Rows of a part: the same from the host's memory as from the device's."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from headstart.training import rows as under_test
+from headstart.training.rows import Rows, keeps
+
+CPU = torch.device("cpu")
+INDICES = np.array([9, 0, 4, 7, 2, 1, 3])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
+@pytest.mark.parametrize("block", [3, 4096])
+def test_kept_or_not_the_rows_are_the_same(dtype: Any, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.random.default_rng(0).integers(0, 200, (10, 4, 5)).astype(dtype)
+    asked = (np.array([6, 0, 0]), np.arange(7), np.array([], np.int64))
+    plain = Rows(array, INDICES, CPU)
+    found = [plain.at(positions) for positions in asked]
+    monkeypatch.setattr(under_test, "keeps", lambda *_: True)
+    monkeypatch.setattr(under_test, "_BLOCK", block)
+    kept = Rows(array, INDICES, CPU)
+    for positions, from_host in zip(asked, found, strict=True):
+        from_device = kept.at(positions)
+        assert isinstance(from_host, np.ndarray)
+        assert isinstance(from_device, torch.Tensor)
+        assert from_device.numpy().dtype == dtype
+        assert np.array_equal(from_host, array[INDICES[positions]])
+        assert np.array_equal(from_device.numpy(), from_host)
+
+
+def test_a_part_is_copied_once_and_only_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.arange(10)
+    monkeypatch.setattr(under_test, "keeps", lambda *_: True)
+    kept = Rows(array, np.arange(10), CPU)
+    array[0] = 50
+    kept.at(np.array([1]))
+    array[1] = 60
+    assert torch.as_tensor(kept.at(np.array([0, 1]))).tolist() == [50, 1]
+
+
+@pytest.mark.parametrize(
+    ("device_type", "needed", "free", "kept"),
+    [("cuda", 1, 4, True), ("cuda", 2, 4, False), ("cuda", 0, 0, True), ("cpu", 1, 100, False), ("mps", 1, 100, False)],
+)
+def test_a_quarter_of_a_gpus_free_memory(device_type: str, needed: int, free: int, kept: bool) -> None:
+    assert keeps(device_type, needed, free) == kept
