@@ -216,7 +216,7 @@ def test_copies_of_test_images_flatter_and_the_repaired_accuracy_is_without_them
     cause = next(one for one in found.causes if one["id"] == 16)
     assert cause["status"] == "proved"
     assert cause["points"]["high"] < 0
-    assert "were not deserved" in found.verdict
+    assert "points of the score are owed to" in found.verdict
     values, accuracy = cause["evidence"]["values"], found.record["accuracy"]
     assert accuracy["failing"] == pytest.approx(values["accuracy"], abs=1e-4)
     assert accuracy["repaired"] is not None
