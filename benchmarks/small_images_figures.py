@@ -15,7 +15,7 @@ from headstart.models.small32 import FAMILY
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "small-images.md"
 FIGURES = ROOT / "docs" / "figures"
-BLUE, ORANGE, GREEN = "#2a5d9f", "#c25e1c", "#3a7d44"
+BLUE, ORANGE, GREEN, GRAY = "#2a5d9f", "#c25e1c", "#3a7d44", "#777777"
 
 
 def main() -> None:
@@ -103,7 +103,7 @@ def fine_tuning_table(part: dict[str, Any]) -> str:
         "| labels | recipe | epochs | seeds | training | test accuracy [95%] | fine-tuning is better by |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in part["rows"]:
+    for row in sorted(part["rows"], key=lambda row: row["labels"]):  # those of one number stay in their order
         difference = row.get("fine_tuned_minus_this")
         gain = (
             f"{100 * difference['mean']:+.1f} [{100 * difference['low']:.1f}, {100 * difference['high']:.1f}]"
@@ -160,7 +160,7 @@ def _accuracy_against_speed(results: dict[str, Any]) -> None:
 def _few_labels(results: dict[str, Any]) -> None:
     rows = [row for part in ("few", "budget") for row in results[part]["rows"]]
     labels = sorted({row["labels"] for row in rows})
-    names = list(dict.fromkeys(row["name"] for row in rows))
+    names = list(dict.fromkeys(row["name"] for row in sorted(rows, key=lambda row: row["labels"])))
     figure, axes = plt.subplots(figsize=(6.4, 3.6))
     for number, name in enumerate(names):
         for place, count in enumerate(labels):
@@ -168,10 +168,9 @@ def _few_labels(results: dict[str, Any]) -> None:
             if row is None:
                 continue
             accuracy = row["test_accuracy"]
-            x = place + (number - (len(names) - 1) / 2) * 0.26
-            axes.bar(
-                x, 100 * accuracy["mean"], 0.24, color=(GREEN, BLUE, ORANGE)[number], label=name if not place else None
-            )
+            x = place + (number - (len(names) - 1) / 2) * 0.22
+            color = (GREEN, BLUE, GRAY, ORANGE)[number]
+            axes.bar(x, 100 * accuracy["mean"], 0.2, color=color, label=name if not place else None)
             axes.plot([x, x], [100 * accuracy["low"], 100 * accuracy["high"]], color="black", linewidth=1)
             axes.text(x, 100 * accuracy["high"] + 1, f"{100 * accuracy['mean']:.1f}", ha="center", fontsize=8)
     axes.set_xticks(range(len(labels)), [f"{count:,} labels" for count in labels])
