@@ -147,3 +147,9 @@ def test_crops_of_a_tensor_are_those_of_an_array(side: int, canvas: int, mirror:
     difference = np.abs(found.numpy().astype(int) - expected)
     assert difference.max() <= 1  # colours halfway between two values
     assert (difference > 0).mean() < 1e-3
+
+
+def test_many_samples_in_one_pixel_do_not_overflow() -> None:
+    white = np.full((2, 160, 160, 3), 255, np.uint8)
+    crops = random_crops(white, 8, np.random.default_rng(0), mirror=False)  # 20 x 20 samples of 255 pass 16 bits
+    assert crops.min() >= 229  # brightness falls by a tenth at most

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchvision.transforms import InterpolationMode, v2
 
-from headstart.diagnosis.arrival import Arrival, measure_arrival, sample_images
+from headstart.diagnosis.arrival import Arrival, measure_arrival, sample_images, watch_maps
 from headstart.diagnosis.look_pixels import look_at_pixels
 from headstart.diagnosis.subject import batched, subject_of_module
 from headstart.errors import UsageError
@@ -141,3 +141,16 @@ def test_a_preprocessing_may_take_a_picture_an_array_or_a_batch() -> None:
         assert batched(way, images)(images).shape[:2] == (3, 3)
     with pytest.raises(UsageError, match=r"given a PIL image.*given a batch.*given an image"):
         batched(lambda images: 1 / 0, images)
+
+
+@pytest.mark.parametrize(("size", "side"), [(32, 8), (4, 1)])
+def test_the_last_map_is_the_one_before_the_pooling(size: int, side: int) -> None:
+    squeezed = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 16, 1))  # as MobileNetV3 ends
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 3, stride=2, padding=1), squeezed)
+    sides, hooks = watch_maps(module)
+    module(torch.zeros(1, 3, size, size))
+    assert sides[-1] == side
+    for hook in hooks:
+        hook.remove()
+    module(torch.zeros(1, 3, 64, 64))
+    assert sides[-1] == side

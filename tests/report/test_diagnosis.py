@@ -139,8 +139,21 @@ def test_the_sentence_of_the_class_exercise() -> None:
 def test_a_users_network_is_not_called_a_recipe() -> None:
     record = classroom_diagnosis()
     record["subject"]["kind"] = "module"
+    assert diagnosis_statement(record, Texts("en")).endswith(
+        "Repaired, and with a newly fitted linear head, your network reaches 86.5%."
+    )
+    assert "con una cabeza lineal ajustada de nuevo, tu red alcanza el" in diagnosis_statement(record, Texts("es"))
+
+
+def test_a_network_whose_classes_are_relabelled_gets_no_new_head() -> None:
+    record = classroom_diagnosis()
+    record["subject"]["kind"] = "module"
+    for cause in record["causes"]:
+        if cause["status"] == "proved":
+            cause["status"] = "cleared"
+    record["causes"].append({**record["causes"][0], "id": 15, "name": "label-order", "status": "proved"})
+    record["waterfall"] = [{"cause": 15, "points": 52.0}]
     assert diagnosis_statement(record, Texts("en")).endswith("Repaired, your network reaches 86.5%.")
-    assert "Reparada, tu red alcanza el" in diagnosis_statement(record, Texts("es"))
 
 
 def test_a_sentence_names_four_causes_and_counts_the_rest() -> None:

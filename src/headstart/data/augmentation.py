@@ -127,7 +127,7 @@ def _summed(pixels: Images | torch.Tensor, places: Iterable[Any]) -> Any:
     if isinstance(pixels, torch.Tensor):
         return sum(pixels[index].float() for index in places)
     taken = (pixels.take(index, axis=0) for index in places)
-    sums = next(taken).astype(np.uint16)
+    sums = next(taken).astype(np.uint32)  # a large image may have more samples in a pixel than 16 bits can sum
     for more in taken:
         sums += more
     return sums.astype(np.float32)

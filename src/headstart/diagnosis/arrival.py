@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
@@ -182,17 +183,31 @@ def reference(images: Images, height: int, width: int, mode: str, crop: float) -
     return result
 
 
+def watch_maps(module: nn.Module) -> tuple[list[int], list[RemovableHandle]]:
+    """Have a network's next pass note the sides of its maps, in order; the last one is what its features are pooled from.
+
+    A convolution after the pooling, or inside a squeeze-and-excitation, sees a single position and says nothing of the map.
+
+    Returns:
+        The list that is filled, and the hooks to remove.
+    """
+    sides: list[int] = []
+
+    def note(layer: nn.Module, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+        if not sides or min(given[0].shape[2:]) > 1:
+            sides.append(min(out.shape[2:]))
+
+    return sides, [layer.register_forward_hook(note) for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+
+
 def _at_first_convolution(module: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, int]:
     """What the first convolution sees, and the side of the last convolution's output."""
     convolution = first_convolution(module)
     if convolution is None:
         raise UsageError("The network has no convolution; headstart diagnoses convolutional backbones.")
     seen: list[torch.Tensor] = []
-    sides: list[int] = []
-    handles = [convolution.register_forward_pre_hook(lambda layer, given: seen.append(given[0].detach()))]
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            handles.append(layer.register_forward_hook(lambda layer, given, out: sides.append(min(out.shape[2:]))))
+    sides, handles = watch_maps(module)
+    handles.append(convolution.register_forward_pre_hook(lambda layer, given: seen.append(given[0].detach())))
     modes = {layer: layer.training for layer in module.modules()}
     try:
         with torch.inference_mode():

@@ -49,7 +49,7 @@ def _weights(subject: Subject) -> Finding:
         layers = norm_layers(subject.module)
         untouched = [layer for layer in layers if _as_new(layer)]
         if layers and len(untouched) == len(layers):
-            return Finding(13, "suspected", "weights-differ", {"tensors": len(layers), "total": len(layers)})
+            return Finding(13, "suspected", "statistics-untouched", {"total": len(layers)})
         return Finding(13, "could-not-look", "no-published-weights", {})
     state = subject.module.state_dict()
     kernels = [name for name, value in published.items() if value.ndim >= 2]

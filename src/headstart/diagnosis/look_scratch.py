@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from headstart.analysis.diagnosis import Finding
 from headstart.analysis.statistics import bootstrap_accuracy, paired_difference
+from headstart.diagnosis.arrival import watch_maps
 from headstart.diagnosis.examine import Control, Examination
 from headstart.files import read_json
 from headstart.models.backbones import untrained_backbone
@@ -67,10 +67,7 @@ def look_at_stem(recipe: Recipe, classes: int) -> Finding:
     size = recipe.preprocessing.input_size
     backbone = untrained_backbone(recipe.backbone) if recipe.backbone is not None else None
     network = build_network(classifier_spec(size, classes, backbone, recipe)).eval()
-    sides: list[int] = []
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.register_forward_hook(lambda layer, given, out: sides.append(min(out.shape[2:])))
+    sides, _ = watch_maps(network)
     with torch.inference_mode():
         network(torch.zeros(1, 3, size, size))
     values = {"size": size, "map": sides[-1]}

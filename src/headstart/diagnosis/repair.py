@@ -114,11 +114,11 @@ def code_lines(
             "preprocess = v2.Compose([",
             "    v2.ToImage(),  # RGB, 0..255",
             f"    v2.Resize(({size}, {size}), interpolation=InterpolationMode.{mode}, antialias=True),",
+            *(["    v2.Lambda(lambda image: image.flip(-3)),  # BGR"] if preprocessing.channel_order == "BGR" else []),
             "    v2.ToDtype(torch.float32, scale=True),  # 0..1, once",
             f"    v2.Normalize(mean={_rounded(preprocessing.mean)}, std={_rounded(preprocessing.std)}),"
             if standardised == "none"
             else f"    v2.Lambda(lambda image: {_STANDARDISED[standardised]}),",
-            *(["    v2.Lambda(lambda image: image.flip(-3)),  # BGR"] if preprocessing.channel_order == "BGR" else []),
             "])",
         ]
     if chosen & {9, 13} and published is not None:
@@ -179,4 +179,4 @@ def _toml(value: Any) -> str:
 
 
 def _rounded(values: Iterable[float]) -> list[float]:
-    return [round(value, 4) for value in values]
+    return [float(f"{value:.6g}") for value in values]

@@ -15,6 +15,7 @@ _SHARES = frozenset(
 _DIGITS = 3  # chosen: significant digits of a pixel value, a loss or a distance
 _SMALLEST = 1e-4  # chosen: what is smaller is only said to be smaller
 _SAID_OF = {"suspected-only": "suspected"}  # the status of the causes that a verdict names
+_MENDED_BY_A_PROBE = {1, 2, 3, 4, 5, 7, 8, 9, 10, 12, 13, 21}  # as diagnosis/judging.py repairs somebody's own network
 _CAUSES_NAMED = 4  # chosen: a sentence with more numbers is not read to its end
 
 Record = Mapping[str, Any]
@@ -159,8 +160,10 @@ def _proved(record: Record, texts: Texts, values: dict[str, Inline | str]) -> In
     others = [cause for cause in proved if cause["points"] is None]
     key = "diagnosis_verdict.proved-not-repaired"
     if "repaired" in values:
-        own_code = record["subject"]["kind"] == "module"
-        key = "diagnosis_verdict.proved-module" if own_code else "diagnosis_verdict.proved"
+        key = "diagnosis_verdict.proved"
+        if record["subject"]["kind"] == "module":
+            probed = any(cause["id"] in _MENDED_BY_A_PROBE for cause in measured)
+            key = "diagnosis_verdict.proved-module" + ("-by-probe" if probed else "")
     if not measured:
         return texts.rich(f"{key}-without-points", **values)
     said = texts.rich(key, losses=_losses(measured, texts), **values)

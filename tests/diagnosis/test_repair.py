@@ -1,0 +1,27 @@
+"""The lines that a user is told to write give what headstart itself measured the repair with."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from headstart.data.preprocessing import apply_preprocessing
+from headstart.diagnosis.repair import code_lines
+from headstart.records import Preprocessing
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [
+        Preprocessing(48, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        # Caffe's: bytes, blue first, other means for each channel.
+        Preprocessing(48, "bicubic", (0.4078, 0.4579, 0.4850), (1 / 255, 1 / 255, 1 / 255), "BGR"),
+    ],
+)
+def test_the_written_preprocessing_is_the_measured_one(contract: Preprocessing) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    names: dict[str, Any] = {}
+    exec(code_lines([1, 3, 5], contract, published=None), names)
+    expected = apply_preprocessing(image, contract)[0]
+    torch.testing.assert_close(names["preprocess"](image[0]), expected, rtol=1e-4, atol=1e-3)
