@@ -1,7 +1,7 @@
-"""How well `headstart.diagnose` finds what was planted: every case of cases.py, one process, one after another.
+"""How well `headstart.diagnose` finds what was planted: every case of cases.py.
 
     python benchmarks/diagnosis/run.py --cifar10 DIR --tiny-imagenet DIR --weights DIR [--part tune|report|all]
-        [--only TEXT] [--out FILE] [--limit-cases N] [--retry] [--changed] [--list]
+        [--only TEXT] [--out FILE] [--limit-cases N] [--jobs N] [--retry] [--changed] [--list]
 
 DIR of CIFAR-10 has train/<class>/ (or <class>/), that of Tiny ImageNet <class>/ folders, that of weights
 mobilenetv2_100.safetensors and mobilenetv2_035.safetensors. Results are written after each case, to
@@ -9,9 +9,8 @@ benchmarks/results/diagnosis_<part>.json unless --out says otherwise; a case tha
 is kept with its error, counted as nothing found, and run again by `--retry`; `--changed` runs those again that were run with
 other code of headstart's. The table of docs/diagnosis.md is written from the results by benchmarks/diagnosis/table.py.
 
-The two parts may be run at the same time, each with a file of its own: nothing else is written but temporary folders, and a file
-that another process is writing is refused. Give each of them its threads (OMP_NUM_THREADS=1), or they slow each other down and
-the seconds mean nothing.
+With `--jobs 2` two cases run at a time, each on its share of the machine's cores; a file that another process is writing is
+refused.
 
 For each case: what was planted; what the diagnosis proved and suspected, in its order; what the planted faults cost, in
 points, measured by this benchmark's own probe (measuring.py) on the correct pipeline and on each faulty one; the accuracy
@@ -22,10 +21,13 @@ it is the lines of code that it gives, run as they are.
 import argparse
 import datetime
 import hashlib
+import multiprocessing
+import os
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
@@ -63,6 +65,7 @@ from headstart.files import read_json, sha256_of_text, write_json
 RESULTS = Path(__file__).parent.parent / "results"
 FOUND = ("proved", "suspected")
 _OF_PIXELS = frozenset({1, 2, 3, 4, 5, 7})  # causes that another preprocessing repairs
+Row = dict[str, Any]
 _DECIDING = (
     "analysis",
     "data",
@@ -82,6 +85,7 @@ def main() -> None:
     parser.add_argument("--only", help="cases whose name contains this")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/diagnosis_<part>.json")
     parser.add_argument("--limit-cases", type=int, help="stop after so many")
+    parser.add_argument("--jobs", type=int, default=1, help="cases that run at a time")
     parser.add_argument("--retry", action="store_true", help="run cases again that failed")
     parser.add_argument(
         "--changed", action="store_true", help="run cases again that were run with other code of headstart's"
@@ -99,38 +103,53 @@ def main() -> None:
     lock = Path(tempfile.gettempdir()) / f"headstart-{sha256_of_text(str(out.resolve()))[:16]}.lock"
     try:
         with FileLock(lock).acquire(timeout=0):
-            _run(chosen, folders, out, retry=arguments.retry, changed=arguments.changed, most=arguments.limit_cases)
+            code = code_version()
+            results = read_json(out) if out.exists() else {"cases": {}}
+            done = {
+                name
+                for name, row in results["cases"].items()
+                if not (arguments.retry and "error" in row) and not (arguments.changed and row.get("code") != code)
+            }
+            waiting = [case for case in chosen if case.name not in done][: arguments.limit_cases]
+            for number, (case, row) in enumerate(_rows(waiting, folders, arguments.jobs), start=1):
+                print(f"[{number}/{len(waiting)}] {case.name}: {_said(row)} ({row['case_seconds']} s)", flush=True)
+                if "left" not in row:
+                    results["cases"][case.name] = {**row, "code": code}
+                    results["environment"] = describe_environment(torch.device("cpu"))
+                    results["date"] = datetime.date.today().isoformat()
+                    write_json(out, results)
     except Timeout as error:
         raise SystemExit(f"Another process is writing {out}. Wait for it, or give this one another --out.") from error
 
 
-def _run(chosen: list[Case], folders: Folders, out: Path, *, retry: bool, changed: bool, most: int | None) -> None:
-    """Run the cases that are not in the file yet, and write it after each."""
-    code = code_version()
-    results: dict[str, Any] = read_json(out) if out.exists() else {"cases": {}}
-    done = {
-        name
-        for name, row in results["cases"].items()
-        if not (retry and "error" in row) and not (changed and row.get("code") != code)
-    }
-    waiting = [case for case in chosen if case.name not in done][:most]
-    for number, case in enumerate(waiting, start=1):
-        started = time.perf_counter()
-        try:
-            row = examined(case, folders)
-        except MissingWeightsError as error:
-            print(f"[{number}/{len(waiting)}] {case.name}: left for later, {error}", flush=True)
-            continue
-        except Exception as error:  # noqa: BLE001 - one case that fails is a result, and no reason to stop the others
-            traceback.print_exc()
-            row = {"error": f"{type(error).__name__}: {error}"}
-        row = {"kind": case.kind, "part": case.part, "planted": list(case.planted), **_where(case), "code": code, **row}
-        row["case_seconds"] = round(time.perf_counter() - started, 1)
-        results["cases"][case.name] = row
-        results["environment"] = describe_environment(torch.device("cpu"))
-        results["date"] = datetime.date.today().isoformat()
-        write_json(out, results)
-        print(f"[{number}/{len(waiting)}] {case.name}: {_said(row)} ({row['case_seconds']} s)", flush=True)
+def _rows(cases: list[Case], folders: Folders, jobs: int) -> Iterator[tuple[Case, Row]]:
+    """What each case gave, as soon as it is there."""
+    if jobs == 1:
+        for case in cases:
+            yield case, _row(case.name, folders)
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by the processes that start below, before torch is there
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawned, torch.set_num_threads, (threads,)) as pool:
+        running = {pool.submit(_row, case.name, folders): case for case in cases}
+        for one in as_completed(running):
+            yield running[one], one.result()
+
+
+def _row(name: str, folders: Folders) -> Row:
+    """One case's row; one that fails is a result, and no reason to stop the others."""
+    started = time.perf_counter()
+    case = next(case for case in all_cases() if case.name == name)  # by name: cases cannot go from process to process
+    try:
+        row = examined(case, folders)
+    except MissingWeightsError as error:
+        row = {"left": str(error)}
+    except Exception as error:  # noqa: BLE001
+        traceback.print_exc()
+        row = {"error": f"{type(error).__name__}: {error}"}
+    row = {"kind": case.kind, "part": case.part, "planted": list(case.planted), **_where(case), **row}
+    return {**row, "case_seconds": round(time.perf_counter() - started, 1)}
 
 
 def code_version() -> str:
@@ -142,7 +161,7 @@ def code_version() -> str:
     return digest.hexdigest()[:12]
 
 
-def examined(case: Case, folders: Folders) -> dict[str, Any]:
+def examined(case: Case, folders: Folders) -> Row:
     """One case: measure what was planted, have it diagnosed, measure what the repair gives back."""
     correct = correct_setup(case.place, folders, case.evidence)
     faulty = planted(correct, case.faults)
@@ -162,7 +181,7 @@ def examined(case: Case, folders: Folders) -> dict[str, Any]:
     if 21 in case.planted:
         measured[21] = {"points": round(100 * (probe.accuracy(on_test=True) - failing), 3)}
     proved = {cause["id"] for cause in causes if cause["status"] == "proved"}
-    row: dict[str, Any] = {
+    row: Row = {
         "verdict": record["verdict"]["code"],
         "top": found[0] if found else None,
         "found": found,
@@ -330,7 +349,9 @@ def _given_preprocess(code: str) -> Callable[[Any], Any]:
     return preprocess
 
 
-def _said(row: dict[str, Any]) -> str:
+def _said(row: Row) -> str:
+    if "left" in row:
+        return f"left for later, {row['left']}"
     return row["error"] if "error" in row else f"planted {row['planted']}, found {row['found']}"
 
 
