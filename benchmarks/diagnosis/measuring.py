@@ -79,7 +79,7 @@ def split_of(data: ImageSet, *, keep_duplicates: bool = False) -> Split:
 def features_of(setup: Setup) -> Features:
     """Run a setup over its images, in the mode and batch size that its author runs it in."""
     script = written_out(setup)
-    module = own_copy(script.body).train(setup.training)
+    module = own_copy(script.body).train(setup.training).to(memory_format=torch.channels_last)  # quicker on a CPU
     images = setup.data.images
     # With batch norm in training mode the neighbours matter: they are drawn, not sorted by class.
     order = np.random.default_rng(0).permutation(len(images))
