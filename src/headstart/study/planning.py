@@ -235,7 +235,8 @@ def predict_seconds(
         return PredictedCost(extraction, probe if recipe.head == "convex" else 0.0, per_epoch)
     cut = split_for_fine_tuning(module, few[:2]) if recipe.unfreeze == "last" else None
     if cut is None:
-        network = BackboneClassifier(module, backbone.features, classes).to(device)
+        spec = classifier_spec(recipe.preprocessing.input_size, classes, backbone, recipe)
+        network = BackboneClassifier(module, spec.features, classes, spec.mirrored).to(device)
         step, forward_step = time_steps(network, inputs, labels)
     else:
         trunk, tail = cut
