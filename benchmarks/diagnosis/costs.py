@@ -132,8 +132,11 @@ def costs_of(rows: list[dict[str, Any]]) -> dict[str, dict[tuple[str, str], floa
     for row in rows:
         for fault in row["faults"].split("+"):
             measured = row.get("measured", {}).get(causes.get(fault, ""))
-            if measured is not None and row["network"] == "as-published":
-                costs[fault][row["data"], row["backbone"]] = measured.get("alone", measured["points"])
+            alone = (
+                None if measured is None else measured["points"] if row["kind"] == "single" else measured.get("alone")
+            )
+            if alone is not None and row["network"] == "as-published":
+                costs[fault][row["data"], row["backbone"]] = alone
     return costs
 
 

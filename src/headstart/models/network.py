@@ -85,12 +85,16 @@ def classifier_spec(input_size: int, classes: int, backbone: Backbone | None, re
         "backbone",
         classes,
         input_size,
-        # Recipes that train on kept features see no image twice, whatever their augmentation says.
-        mirrored=mirrored and recipe.kind == "finetune" and recipe.unfreeze == "all",
+        mirrored=mirrored and _sees_images(recipe),
         architecture=backbone.architecture,
         timm_arguments=dict(backbone.timm_arguments),
         features=backbone.features,
     )
+
+
+def _sees_images(recipe: Recipe) -> bool:
+    """Whether a backbone is trained on images; on kept features there is no augmentation, whatever the recipe says."""
+    return recipe.kind == "scratch" or (recipe.kind == "finetune" and recipe.unfreeze == "all")
 
 
 def build_network(spec: NetworkSpec, seed: int = 0) -> nn.Module:

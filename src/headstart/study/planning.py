@@ -246,7 +246,8 @@ def predict_seconds(
         step, forward_step = time_steps(network, middle.clone(), labels)
         extraction += len(images.images) * forward + export
     watched = min(len(split.train), 5000) + len(split.val)
-    return PredictedCost(extraction, probe, steps * step + watched / batch * forward_step)
+    final = (len(split.train) + len(split.val) + len(split.test)) / batch * forward_step
+    return PredictedCost(extraction, probe + final, steps * step + watched / batch * forward_step)
 
 
 def time_steps(network: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:

@@ -97,8 +97,8 @@ def probe_recipe(backbone: str) -> Recipe:
 def fine_tune_recipe(backbone: str, images: ImageSet) -> Recipe:
     """The probe's head first, then the last stages with a small rate, smaller the further from the head.
 
-    A backbone made for small images is cheap enough to train whole, with augmentation. Its rate and averaging were chosen on
-    training images of CIFAR-10 (docs/log.md).
+    A backbone made for small images is cheap enough to train whole, with augmentation; it then answers for both mirror images where
+    it saw both. Its rate and averaging were chosen on training images of CIFAR-10 (docs/log.md).
     """
     if made_for_small_images(backbone):
         return Recipe(
