@@ -92,6 +92,8 @@ def main() -> None:
     )
     parser.add_argument("--list", action="store_true", help="name the cases and run nothing")
     arguments = parser.parse_args()
+    if arguments.jobs < 1:
+        parser.error("--jobs must be at least 1.")
     folders = Folders(arguments.cifar10, arguments.tiny_imagenet, arguments.weights)
     chosen = [case for case in all_cases() if arguments.part in (case.part, "all")]
     chosen = [case for case in chosen if arguments.only is None or arguments.only in case.name]
@@ -116,6 +118,7 @@ def main() -> None:
                 if "left" not in row:
                     results["cases"][case.name] = {**row, "code": code}
                     results["environment"] = describe_environment(torch.device("cpu"))
+                    results["jobs"] = arguments.jobs
                     results["date"] = datetime.date.today().isoformat()
                     write_json(out, results)
     except Timeout as error:
@@ -133,8 +136,11 @@ def _rows(cases: list[Case], folders: Folders, jobs: int) -> Iterator[tuple[Case
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, spawned, torch.set_num_threads, (threads,)) as pool:
         running = {pool.submit(_row, case.name, folders): case for case in cases}
-        for one in as_completed(running):
-            yield running[one], one.result()
+        try:
+            for one in as_completed(running):
+                yield running[one], one.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _row(name: str, folders: Folders) -> Row:

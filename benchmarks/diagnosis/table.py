@@ -160,7 +160,8 @@ def machine(files: list[dict[str, Any]], parts: dict[str, list[Row]]) -> str:
         (
             results["date"],
             results["environment"]["processor"],
-            results["environment"]["threads"],
+            results.get("jobs", 1),
+            results["environment"]["cores"],
             results["environment"]["torch"],
             results["environment"]["headstart"],
         )
@@ -168,8 +169,8 @@ def machine(files: list[dict[str, Any]], parts: dict[str, list[Row]]) -> str:
         if not names.isdisjoint(results["cases"])
     }
     measured = "; ".join(
-        f"{date}, {processor}, {threads} threads, torch {torch}, headstart {version}"
-        for date, processor, threads, torch, version in sorted(where)
+        f"{date}, {processor}, {jobs} recipes at a time on {cores} cores, torch {torch}, headstart {version}"
+        for date, processor, jobs, cores, torch, version in sorted(where)
     )
     codes = sorted({str(row.get("code")) for row in rows})
     code = f"code {codes[0]}" if len(codes) == 1 else f"code of {len(codes)} versions ({', '.join(codes)})"

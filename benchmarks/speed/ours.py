@@ -35,7 +35,8 @@ from headstart.training.batches import ArrayBatches, ImageBatches
 from headstart.training.engine import train_network
 from headstart.training.features import extract_features
 from headstart.training.frozen import FrozenNetwork, fastest
-from headstart.training.probe import LinearHead, fit_probe
+from headstart.training.probe import TO_COMPARE, fit_probe
+from headstart.training.softmax_regression import SoftmaxRegression
 
 from .keras_weights import ARCHITECTURE
 from .log_loss import penalised
@@ -141,33 +142,36 @@ def probe_data(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def probe(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The convex probe for a path of L2; on request also what each L2 reaches, fitted alone and not timed.
+    """The convex probe for a path of L2; on request also what the same path reaches at each L2, not timed.
 
-    Nothing is chosen here: every value is fitted to the end, as the peer's are; val is a tenth of the training rows.
+    Nothing is chosen here: every value is fitted, as the peer's are; val is a tenth of the training rows.
     """
     values, labels = np.load(arguments.features), np.load(arguments.labels)
     wanted = [float(one) for one in arguments.l2.split(",")]
 
-    def fitted(path: list[float]) -> LinearHead:
-        some = slice(None, None, _VAL_SHARE)
-        classes = int(labels.max()) + 1
-        return fit_probe(values, labels, values[some], labels[some], classes, l2_path=path, whole_path=True)
-
+    some, classes = slice(None, None, _VAL_SHARE), int(labels.max()) + 1
     started = time.perf_counter()
-    head = fitted(wanted)
+    head = fit_probe(values, labels, values[some], labels[some], classes, l2_path=wanted, whole_path=True)
     seconds = time.perf_counter() - started
     facts: dict[str, Any] = {"seconds": seconds, "l2": [l2 for l2, _ in head.val_losses]}
     if arguments.judge:
-        facts["reached"] = [{"l2": l2, **_judged(values, labels, fitted([l2]))} for l2 in wanted]
+        facts["reached"] = _reached(values, labels, classes, wanted)
     return facts
 
 
-def _judged(values: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], head: LinearHead) -> dict[str, float]:
+def _reached(
+    values: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], classes: int, path: list[float]
+) -> list[dict[str, float]]:
+    """What the timed path has minimised at each L2: the same fits again, in the same order and as closely."""
     mean, deviation = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
-    deviation = np.where(deviation > 0, deviation, 1.0)
-    weight = head.weight.astype(np.float64)
-    standardised = ((values - mean) / deviation).astype(np.float32)
-    return penalised(standardised, labels, weight * deviation, head.bias + weight @ mean, head.l2)
+    standardised = ((values - mean) / np.where(deviation > 0, deviation, 1.0)).astype(np.float32)
+    rows = SoftmaxRegression(torch.from_numpy(standardised), torch.from_numpy(labels), classes)
+    fitted, reached = rows.start, []
+    for l2 in path:
+        fitted = rows.minimise(l2, fitted, TO_COMPARE)
+        weight, bias = fitted[:, :-1].double().numpy(), fitted[:, -1].double().numpy()
+        reached.append({"l2": l2, **penalised(standardised, labels, weight, bias, l2)})
+    return reached
 
 
 class RecomputedBatches(ImageBatches):

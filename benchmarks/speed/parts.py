@@ -27,7 +27,7 @@ SAME_OBJECTIVE = 1e-3
 """Relative; within it two fits count as the same (chosen: far below what a test image can tell)."""
 
 TRANSFER_SIZE, TRANSFER_EPOCHS, RERUNS = 96, 5, 3
-TUTORIAL_EPOCHS, TUTORIAL_ACCURACY = 10, 0.71
+TUTORIAL_EPOCHS, TUTORIAL_ACCURACY = 30, 0.71
 RESNET_EPOCHS, RESNET_STEPS = 30, 8
 """An assumption in the peer's favour: kuangliu/pytorch-cifar trains its ResNet-18 for 200 epochs."""
 

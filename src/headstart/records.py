@@ -163,7 +163,8 @@ class Recipe:
         weights_sha256: hash of the pretrained weights, once resolved.
         preprocessing: filled in when the recipe is resolved against the data and the backbone.
         input_size: the user's choice; `None` lets the data and the backbone decide.
-        augmentation: drawn anew for every image in every epoch.
+        augmentation: drawn anew for every image in every epoch; one that mirrors makes the network answer for both mirror images
+            (not `SimpleCNN`, nor heads on kept features).
         head: `convex` fits a linear head to convergence (L-BFGS, L2 chosen on val), `gradient` trains it by the engine.
         unfreeze: which part of the backbone fine-tuning trains.
         epochs, batch_size, optimizer, learning_rate, weight_decay, schedule, label_smoothing: of the engine.

@@ -46,3 +46,22 @@ def test_kernels_turn_without_growing_and_the_rest_moves_as_adamw_moves_it() -> 
         torch.testing.assert_close(ours, theirs)
     # One step of 0.1 from length sqrt(6), at right angles or not, ends within 0.1 times the step's own length.
     assert float(network.get_parameter("1.weight").detach().norm()) == pytest.approx(6**0.5, rel=0.15)
+
+
+def test_pretrained_kernels_keep_the_length_that_they_come_with() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3, bias=False))
+    kernel = network.get_parameter("1.weight")
+    with torch.no_grad():
+        kernel.mul_(5 / kernel.norm())
+    before = kernel.detach().clone()
+    groups = muon_groups(network, [{"params": list(network.parameters()), "lr": 0.01, "initial_lr": 0.01}])
+    muon = Muon(groups, weight_decay=0.0, pretrained=True)
+    for _ in range(5):
+        muon.zero_grad()
+        network(torch.randn(5, 3, 8, 8)).square().mean().backward()
+        muon.step()
+    assert float(kernel.detach().norm()) == pytest.approx(5.0, rel=0.02)
+    # Steps in proportion: a hundredth of its rows' length each, of at most full rank.
+    moved = float((kernel.detach() - before).norm()) / 5
+    assert 0.005 < moved < 0.06

@@ -55,3 +55,38 @@ def test_rows_are_read_in_pieces_without_being_lost(digits: tuple[torch.Tensor, 
     ours, our_gradient = rows._value_and_gradient(parameters.detach(), 0.1)
     assert ours == pytest.approx(float(value.detach()), rel=1e-5)
     assert torch.allclose(our_gradient, gradient, atol=1e-5)
+
+
+def test_a_stronger_penalty_after_a_weaker_one_ends_at_its_own_minimum(
+    digits: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    rows = SoftmaxRegression(*digits, 10)
+    weak = rows.minimise(0.001, rows.start, 1e-6)
+    back = rows.minimise(0.1, weak, 1e-7)
+    fresh = SoftmaxRegression(*digits, 10)
+    assert float(objective(digits, back, 0.1)) == pytest.approx(
+        float(objective(digits, fresh.minimise(0.1, fresh.start, 1e-7), 0.1)), rel=1e-5
+    )
+    # From the minimum there is nowhere to go.
+    again = rows.minimise(0.1, back, 1e-7)
+    assert torch.allclose(again, back, atol=1e-3)
+
+
+def test_features_that_never_move_and_classes_without_images_are_harmless(
+    digits: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    features, labels = digits
+    few = labels < 9
+    features = torch.cat([features[few], torch.zeros(int(few.sum()), 300)], dim=1)[:200]  # more numbers than rows
+    rows = SoftmaxRegression(features, labels[few][:200], 10)
+    found = rows.minimise(0.01, rows.start, 1e-6)
+    assert bool(found.isfinite().all())
+    logits = features @ found[:, :-1].T + found[:, -1]
+    assert float((logits.argmax(1) == labels[few][:200]).float().mean()) > 0.95
+    assert not bool((logits.argmax(1) == 9).any())
+
+
+def test_numbers_that_are_none_end_it(digits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    rows = SoftmaxRegression(*digits, 10)
+    start = torch.full_like(rows.start, float("nan"))
+    assert bool(rows.minimise(0.1, start, 1e-6).isnan().all())

@@ -1,5 +1,10 @@
 """The command line: parse, one call, print."""
 
-from headstart.cli.commands import main
+# Each puts its commands into the program, in the order of its help.
+from headstart.cli import studies
 
-__all__ = ["main"]
+# isort: split
+from headstart.cli import results
+from headstart.cli.app import main
+
+__all__ = ["main", "results", "studies"]

@@ -25,7 +25,7 @@ from headstart.models.backbones import default_input_size
 from headstart.records import Booleans, ImageSet, Indices, Preprocessing, Split
 
 _TRIED = 600  # images that the choice is made on; chosen: an accuracy is then known to four points
-_TRIED_AGAIN = 1800  # further images, of the best and the own one alone, where the first leave it open
+_TRIED_AGAIN = 1800  # chosen: further images, for the best and the own one alone, where the first leave it open
 _LEAST_APART = 300  # fewer images outside the proof's sample than that, and the choice is made on the sample's own
 _FAR = 0.5  # chosen: of a first batch norm, in its own deviations; a right contract stays below 0.3
 _NEARER = 0.5  # chosen: another contract must halve the distance
@@ -98,7 +98,7 @@ def guess_contract(
     pool = apart if len(apart) >= _LEAST_APART else split.train
     part = np.sort(stratified(images, pool, _TRIED, "contracts"))
     pipeline = Pipeline(subject, arrival, Repairs(base), (), images)
-    pipeline.expect([frozenset()], len(part) * (len(USUAL) + 1))
+    pipeline.expect([frozenset()], len(part) * (len(USUAL) + 1) + 2 * min(len(pool) - len(part), _TRIED_AGAIN))
 
     def right(contract: Contract | None, chosen: Indices) -> Booleans:
         repairs = (
@@ -112,24 +112,25 @@ def guess_contract(
     own = right(None, part)
     tried = {one: right(one, part) for one in USUAL}
     best = max(tried, key=lambda one: float(tried[one].mean()))
-    values = {
-        "contract": best.name,
-        "probe": _ends(bootstrap_accuracy(tried[best])),
-        "own": _ends(bootstrap_accuracy(own)),
-        "tried": len(USUAL),
-    }
-    better = paired_difference(tried[best], own)
+    with_best = tried[best]
+
+    def values() -> dict[str, Any]:
+        probe, as_it_is = (_ends(bootstrap_accuracy(one)) for one in (with_best, own))
+        return {"contract": best.name, "probe": probe, "own": as_it_is, "tried": len(USUAL)}
+
+    better = paired_difference(with_best, own)
     if _is_own(best, arrival) or better.mean <= 0:
-        return Guess(None, arrival.standardised, values)
+        return Guess(None, arrival.standardised, values())
     # The best of ten looks better than it is: it must be so clearly, or prove it on images that it was not chosen on. What it is
     # worth, the proof measures.
     fresh = np.setdiff1d(pool, part)
     if better.low <= 0 and len(fresh) >= _LEAST_APART:
         fresh = np.sort(stratified(images, fresh, _TRIED_AGAIN, "contracts again"))
-        better = paired_difference(right(best, fresh), right(None, fresh))
+        with_best, own = right(best, fresh), right(None, fresh)
+        better = paired_difference(with_best, own)
     if better.low <= 0:
-        return Guess(None, arrival.standardised, values)
-    return Guess(as_preprocessing(best, base), best.standardised, values)
+        return Guess(None, arrival.standardised, values())
+    return Guess(as_preprocessing(best, base), best.standardised, values())
 
 
 def as_preprocessing(contract: Contract, base: Preprocessing) -> Preprocessing:

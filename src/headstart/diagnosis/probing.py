@@ -144,7 +144,8 @@ def _minimise(
 ) -> torch.Tensor:
     """Minimise the loss of several heads at once, each over its own training images.
 
-    Coordinates are scaled as in training.probe (Böhning 1992), so that the loss curves about equally in every direction.
+    Coordinates are scaled by the curvature where all classes are equally likely (training.softmax_regression), so that the loss
+    curves about equally in every direction.
 
     Args:
         features: `(n, D) float32`, in principal axes.

@@ -23,7 +23,7 @@ class NetworkSpec:
         classes: number of classes.
         input_size: side of the input in pixels.
         width, dropout: of `SimpleCNN`; `FastCNN` has the width.
-        mirrored: whether `FastCNN` averages over the mirror image when it predicts.
+        mirrored: whether it averages over the mirror image when it predicts (not `SimpleCNN`).
         architecture, timm_arguments, features: of the backbone.
     """
 
@@ -39,15 +39,24 @@ class NetworkSpec:
 
 
 class BackboneClassifier(nn.Module):
-    """A backbone and a linear head: `(N, 3, H, W) float32` to `(N, classes) float32` logits."""
+    """A backbone and a linear head: `(N, 3, H, W) float32` to `(N, classes) float32` logits.
 
-    def __init__(self, backbone: nn.Module, features: int, classes: int) -> None:
+    Args:
+        backbone: `(N, 3, H, W) float32` to `(N, features) float32`.
+        features, classes: of the head.
+        mirrored: in evaluation mode, average the logits of the image and of its mirror image.
+    """
+
+    def __init__(self, backbone: nn.Module, features: int, classes: int, mirrored: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = nn.Linear(features, classes)
+        self.mirrored = mirrored
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.head(self.backbone(images))
+        if self.mirrored and not self.training:
+            logits = (logits + self.head(self.backbone(images.flip(3)))) / 2
         return logits
 
 
@@ -66,9 +75,9 @@ class ConstantClassifier(nn.Module):
 
 def classifier_spec(input_size: int, classes: int, backbone: Backbone | None, recipe: Recipe) -> NetworkSpec:
     """The structure of a recipe's classifier: a backbone with a linear head, or one of the project's own networks."""
+    # What it was trained on in both directions, it may be asked about in both.
+    mirrored = recipe.augmentation in MIRRORING
     if backbone is None and recipe.network == "fast":
-        # What it was trained on in both directions, it may be asked about in both.
-        mirrored = recipe.augmentation in MIRRORING
         return NetworkSpec("fast", classes, input_size, recipe.width, mirrored=mirrored)
     if backbone is None:
         return NetworkSpec("cnn", classes, input_size, recipe.width, recipe.dropout)
@@ -76,10 +85,16 @@ def classifier_spec(input_size: int, classes: int, backbone: Backbone | None, re
         "backbone",
         classes,
         input_size,
+        mirrored=mirrored and _sees_images(recipe),
         architecture=backbone.architecture,
         timm_arguments=dict(backbone.timm_arguments),
         features=backbone.features,
     )
+
+
+def _sees_images(recipe: Recipe) -> bool:
+    """Whether a backbone is trained on images; on kept features there is no augmentation, whatever the recipe says."""
+    return recipe.kind == "scratch" or (recipe.kind == "finetune" and recipe.unfreeze == "all")
 
 
 def build_network(spec: NetworkSpec, seed: int = 0) -> nn.Module:
@@ -97,7 +112,7 @@ def build_network(spec: NetworkSpec, seed: int = 0) -> nn.Module:
         if spec.kind == "constant":
             return ConstantClassifier(spec.classes)
         backbone = timm.create_model(spec.architecture, num_classes=0, **spec.timm_arguments)
-        return BackboneClassifier(backbone, spec.features, spec.classes)
+        return BackboneClassifier(backbone, spec.features, spec.classes, spec.mirrored)
 
 
 def freeze_batch_norm(network: nn.Module) -> None:

@@ -314,7 +314,7 @@ def _classifier(
     bench: Bench, recipe: Recipe, backbone: Backbone, module: nn.Module
 ) -> tuple[BackboneClassifier, NetworkSpec]:
     spec = classifier_spec(_preprocessing(recipe).input_size, len(bench.images.class_names), backbone, recipe)
-    return BackboneClassifier(module, backbone.features, spec.classes).eval().to(bench.device), spec
+    return BackboneClassifier(module, spec.features, spec.classes, spec.mirrored).eval().to(bench.device), spec
 
 
 def _freeze_all_but_last(network: BackboneClassifier) -> None:

@@ -21,6 +21,7 @@ from headstart.models.network import BackboneClassifier, build_network, classifi
 from headstart.records import ImageSet, Indices, NotRun, Preprocessing, Recipe, Split
 from headstart.training.arithmetic import arithmetic_of, wait_for
 from headstart.training.engine import classification_loss
+from headstart.training.features import are_extracted
 
 COMFORTABLE_SECONDS = 15 * 60
 """Without a budget, as many seeds as fit into this: a coffee's length (chosen)."""
@@ -35,7 +36,7 @@ _FROZEN_SPEED_UP = 2.2  # measured: ONNX Runtime over eager PyTorch, MobileNetV2
 _EXPORT_SECONDS = (
     4.0  # measured: MobileNetV2's graph 1.6 s, first images 0.3 s, race 2 s; once per network and input size
 )
-_PROBE_SECONDS_PER_GIGA = 45.0  # measured: seconds per 1e9 of images x features x classes; 26 s for 45,000 x 1,280 x 10
+_PROBE_SECONDS_PER_GIGA = 11.0  # measured: seconds per 1e9 of images x features x classes; 6 s for 45,000 x 1,280 x 10
 _NARROWEST = 8  # chosen: of the fast network; 71% of CIFAR-10 after two epochs
 _FEWEST_EPOCHS = 2  # a learning curve needs two points
 
@@ -206,7 +207,7 @@ class PredictedCost:
 def predict_seconds(
     recipe: Recipe, backbone: Backbone | None, images: ImageSet, split: Split, device: torch.device
 ) -> PredictedCost:
-    """Predict a recipe's seconds from a few timed steps on real images; cached features are not assumed."""
+    """Predict a recipe's seconds from a few timed steps on real images; features that are cached cost nothing."""
     if recipe.kind == "majority" or recipe.preprocessing is None:
         return PredictedCost(0.0, 0.0, 0.0)
     batch = min(recipe.batch_size, len(split.train))
@@ -227,7 +228,9 @@ def predict_seconds(
     few = inputs[:16]
     forward = _time_forward(module, few) / len(few) / (_FROZEN_SPEED_UP if device.type == "cpu" else 1.0)
     export = _EXPORT_SECONDS if device.type == "cpu" else 0.0
-    extraction = len(images.images) * forward + export
+    extract = len(images.images) * forward + export
+    pretrained = str(backbone.weights_sha256) if recipe.kind != "random-features" else None
+    extraction = 0.0 if _are_cached(images, pretrained, recipe.preprocessing, device) else extract
     probe = len(split.train) * backbone.features * classes / 1e9 * _PROBE_SECONDS_PER_GIGA + 0.5
     if recipe.kind != "finetune":
         # Random features are drawn anew for each seed; a gradient head costs little beside the features.
@@ -235,7 +238,8 @@ def predict_seconds(
         return PredictedCost(extraction, probe if recipe.head == "convex" else 0.0, per_epoch)
     cut = split_for_fine_tuning(module, few[:2]) if recipe.unfreeze == "last" else None
     if cut is None:
-        network = BackboneClassifier(module, backbone.features, classes).to(device)
+        spec = classifier_spec(recipe.preprocessing.input_size, classes, backbone, recipe)
+        network = BackboneClassifier(module, spec.features, classes, spec.mirrored).to(device)
         step, forward_step = time_steps(network, inputs, labels)
     else:
         trunk, tail = cut
@@ -243,9 +247,24 @@ def predict_seconds(
             middle = trunk(inputs)
         network = BackboneClassifier(tail, backbone.features, classes).to(device)
         step, forward_step = time_steps(network, middle.clone(), labels)
-        extraction += len(images.images) * forward + export
+        kept = _are_cached(images, f"{pretrained}|trunk", recipe.preprocessing, device, half_precision=True)
+        extraction += 0.0 if kept else extract
     watched = min(len(split.train), 5000) + len(split.val)
-    return PredictedCost(extraction, probe, steps * step + watched / batch * forward_step)
+    final = (len(split.train) + len(split.val) + len(split.test)) / batch * forward_step
+    return PredictedCost(extraction, probe + final, steps * step + watched / batch * forward_step)
+
+
+def _are_cached(
+    images: ImageSet,
+    module_key: str | None,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    *,
+    half_precision: bool = False,
+) -> bool:
+    return module_key is not None and are_extracted(
+        images, module_key, preprocessing, device=device, half_precision=half_precision
+    )
 
 
 def time_steps(network: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:

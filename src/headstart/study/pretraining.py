@@ -6,7 +6,7 @@ small32_m.pretraining/  request, learning curve and resume file while it trains
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,7 +22,7 @@ from headstart.errors import DataError, RunError, UsageError
 from headstart.files import canonical_json, read_json, sha256_of_text, write_json, write_text
 from headstart.models.backbones import Backbone, build_backbone, find_backbone, seeded_torch, untrained_backbone
 from headstart.models.cost import complexity
-from headstart.models.network import BackboneClassifier, build_network, classifier_spec
+from headstart.models.network import BackboneClassifier, NetworkSpec, build_network, classifier_spec
 from headstart.models.small32 import FAMILY, LARGEST_IMAGE, NATIVE_SIZE
 from headstart.models.weights import WeightsFile, hash_of_state, read_weights_file, write_weights_file
 from headstart.randomness import derive_seed, generator
@@ -223,18 +223,18 @@ def _with_epochs(
     batch = train[: recipe.batch_size]
     inputs = apply_preprocessing(images.images[batch], recipe.preprocessing).to(device)
     network = (
-        build_network(
-            classifier_spec(
-                request.input_size, len(images.class_names), untrained_backbone(request.architecture), recipe
-            )
-        )
-        .to(device)
-        .to(memory_format=torch.channels_last)
+        build_network(_spec(request, recipe, len(images.class_names))).to(device).to(memory_format=torch.channels_last)
     )
     step, _ = time_steps(network, inputs, torch.from_numpy(images.labels[batch]).to(device))
     epochs = max(1, int(request.budget_seconds / (step * len(train) / recipe.batch_size)))
     write_json(path, {**asked, "epochs": epochs, "seconds_per_step": step})
     return recipe.with_changes(epochs=epochs)
+
+
+def _spec(request: PretrainRequest, recipe: Recipe, classes: int) -> NetworkSpec:
+    """The classifier that is trained; it is judged on the images as they are, since a backbone's features will be theirs."""
+    spec = classifier_spec(request.input_size, classes, untrained_backbone(request.architecture), recipe)
+    return replace(spec, mirrored=False)
 
 
 def _identity(recipe: Recipe, images: ImageSet, train: Indices, val: Indices, seed: int) -> str:
@@ -266,7 +266,7 @@ def _train(
     assert recipe.preprocessing is not None
     classes = len(images.class_names)
     initial_seed = derive_seed(request.seed, "initialisation")
-    spec = classifier_spec(request.input_size, classes, untrained_backbone(request.architecture), recipe)
+    spec = _spec(request, recipe, classes)
     plain = build_network(spec, initial_seed)
     assert isinstance(plain, BackboneClassifier)
     network = plain

@@ -242,7 +242,9 @@ def make_optimizer(network: nn.Module, recipe: Recipe, fused: bool | None) -> to
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay, fused=fused)
     if recipe.optimizer == "muon":
-        return Muon(muon_groups(network, groups), weight_decay=recipe.weight_decay)
+        return Muon(
+            muon_groups(network, groups), weight_decay=recipe.weight_decay, pretrained=recipe.kind == "finetune"
+        )
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=fused)
     return torch.optim.Adam(groups, weight_decay=recipe.weight_decay, fused=fused)

@@ -33,6 +33,7 @@ from headstart.training.progress import Reporter
 _CHUNK = 64  # images that a worker prepares at once; chosen: small enough for the cache, long against the handing over
 _HELD_ROWS = 4096  # written before their pages are given back
 _FORMAT = 1  # raise it when the same key would hold other numbers
+_VALUES, _FACTS = "features.npy", "facts.json"
 
 
 @dataclass(frozen=True)
@@ -71,21 +72,9 @@ def extract_features(
     Returns:
         The features, in the order of the set.
     """
-    key = sha256_of_text(
-        canonical_json(
-            {
-                "format": _FORMAT,
-                "data": images.fingerprint,
-                "module": module_key,
-                "preprocessing": asdict(preprocessing),
-                "half": half_precision,
-                "device": device.type,
-            }
-        )
-    )
-    folder = cache_folder() / "features" / key
+    folder = _folder(images, module_key, preprocessing, device, half_precision)
     folder.mkdir(parents=True, exist_ok=True)
-    values_path, facts_path = folder / "features.npy", folder / "facts.json"
+    values_path, facts_path = folder / _VALUES, folder / _FACTS
     with FileLock(folder / "lock"):
         if not facts_path.exists():
             network_key = f"{module_key} {canonical_json(asdict(preprocessing))}"
@@ -96,6 +85,32 @@ def extract_features(
         facts = read_json(facts_path)
         values = np.load(values_path, mmap_mode="r")
     return Features(values, facts["seconds"], facts["engine"])
+
+
+def are_extracted(
+    images: ImageSet,
+    module_key: str,
+    preprocessing: Preprocessing,
+    *,
+    device: torch.device,
+    half_precision: bool = False,
+) -> bool:
+    """Whether `extract_features` with these arguments would read the result of an earlier time."""
+    return (_folder(images, module_key, preprocessing, device, half_precision) / _FACTS).exists()
+
+
+def _folder(
+    images: ImageSet, module_key: str, preprocessing: Preprocessing, device: torch.device, half_precision: bool
+) -> Path:
+    key = {
+        "format": _FORMAT,
+        "data": images.fingerprint,
+        "module": module_key,
+        "preprocessing": asdict(preprocessing),
+        "half": half_precision,
+        "device": device.type,
+    }
+    return cache_folder() / "features" / sha256_of_text(canonical_json(key))
 
 
 def _extract_to(

@@ -1,4 +1,4 @@
-"""Muon: steps of equal length in every direction of a weight matrix, for the convolutions of a network trained from scratch.
+"""Muon: steps of equal length in every direction of a weight matrix, for the convolutions of a network.
 
 The momentum of a kernel is replaced by the nearest semi-orthogonal matrix, found by a few Newton-Schulz steps (Jordan et al.
 2024, "Muon: an optimizer for hidden layers in neural networks"), so that rare directions are learned as fast as common ones.
@@ -24,16 +24,17 @@ _ADAM_SHARE = 0.1
 class Muon(torch.optim.Optimizer):
     """Muon for convolution kernels, AdamW for everything else (vectors, the first convolution, linear heads).
 
-    A kernel keeps its length: before every step its root-mean-square row length is brought to 1. The batch norm behind it
-    makes that harmless, and it gives the rate the same meaning in every layer.
+    A kernel keeps its length, which gives the rate the same meaning in every layer: before every step its root-mean-square row
+    length is brought to 1. The batch norm behind it makes that harmless, unless its statistics are frozen.
 
     Args:
         groups: from `muon_groups`.
         weight_decay: of AdamW's parameters.
+        pretrained: the length is the one that a kernel comes with, and steps are in proportion to it.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], weight_decay: float) -> None:
-        super().__init__(groups, {"weight_decay": weight_decay})
+    def __init__(self, groups: list[dict[str, Any]], weight_decay: float, *, pretrained: bool = False) -> None:
+        super().__init__(groups, {"weight_decay": weight_decay, "pretrained": pretrained})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -96,11 +97,14 @@ def _orthogonal_step(kernel: torch.Tensor, state: dict[str, Any], group: dict[st
     assert kernel.grad is not None
     if "momentum" not in state:
         state["momentum"] = torch.zeros_like(kernel)
+        if group["pretrained"]:
+            state["length"] = kernel.norm() / len(kernel) ** 0.5
+    length = float(state.get("length", 1.0))
     momentum = state["momentum"].mul_(_MOMENTUM).add_(kernel.grad)
     direction = kernel.grad.add(momentum, alpha=_MOMENTUM)  # Nesterov's
     update = orthogonalised(direction.reshape(len(direction), -1)).view(direction.shape)
-    kernel.mul_(len(kernel) ** 0.5 / (kernel.norm() + _SMALL))
-    kernel.add_(update, alpha=-group["lr"])
+    kernel.mul_(length * len(kernel) ** 0.5 / (kernel.norm() + _SMALL))
+    kernel.add_(update, alpha=-group["lr"] * length)
 
 
 def _adam_step(parameter: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ L2_PATH = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 100 to 50,000 images; the path ends early once val has become worse twice."""
 
 _GIVE_UP_AFTER = 2
-_TO_CHOOSE, _TO_COMPARE, _TO_THE_END = 1e-4, 1e-6, 1e-7
+_TO_CHOOSE, TO_COMPARE, _TO_THE_END = 1e-4, 1e-6, 1e-7
 """At which share of the value a fit ends: one that only chooses the L2, one of a whole path, and the chosen one. Measured on 45,000 x
 1,280 features of CIFAR-10: val losses of the first differ by at most 0.001, and choose the same L2 (docs/log.md)."""
 
@@ -81,7 +81,7 @@ def fit_probe(
     fitted = best = rows.start
     best_loss, losses, worse = np.inf, [], 0
     for l2 in l2_path:
-        fitted = rows.minimise(l2, fitted, _TO_COMPARE if whole_path else _TO_CHOOSE)
+        fitted = rows.minimise(l2, fitted, TO_COMPARE if whole_path else _TO_CHOOSE)
         logits = val @ fitted[:, :-1].T + fitted[:, -1]
         val_loss = float(torch.nn.functional.cross_entropy(logits, val_targets))
         losses.append((l2, val_loss))

@@ -2,9 +2,9 @@
 
     (1/n) sum_i  -log softmax(W z_i + b)[y_i]  +  (l2 / 2) ||W||^2
 
-By limited-memory BFGS (Nocedal and Wright 2006, section 7.2) that begins with a bound of the curvature: with all classes equally
-likely the Hessian along the features' principal axis d is `p (1 - p) variance_d + l2`, p = 1 / classes (Böhning 1992). Without it
-the steps are about ten times as many; sampling each class' own curvature saves steps and costs more than it saves (docs/log.md).
+By limited-memory BFGS (Nocedal and Wright 2006, section 7.2) that begins with the curvature where all classes are equally likely: along
+the features' principal axis d that is `p (1 - p) variance_d + l2`, p = 1 / classes. Without it the steps are about ten times as
+many; sampling each class' own curvature saves steps and costs more than it saves (docs/log.md).
 """
 
 from collections.abc import Callable
@@ -16,14 +16,19 @@ _Step = tuple[torch.Tensor, torch.Tensor]  # how far it moved the parameters, an
 
 _MAX_STEPS = 300  # chosen: three times what 45,000 x 1,280 features need at the weakest penalty of the path
 _ROWS = 1000  # measured: 55 ms instead of 80 for 45,000 x 1,280 features (docs/log.md)
-_REMEMBERED = 40  # measured: the whole path in 189 passes over the rows instead of 364 with 10 (docs/log.md)
+_MOST_REMEMBERED = 40  # measured: the whole path in 189 passes over the rows instead of 364 with 10 (docs/log.md)
+_REMEMBERED_BYTES = 128 * 2**20  # chosen: 40 steps of 400,000 parameters; fewer are kept of more
 _SUFFICIENT_DECREASE = 1e-4  # of the linear prediction (Nocedal and Wright 2006, section 3.1)
-_SHORTEST_STEP = 1e-3
-_APART, _SMALLEST_VARIANCE = 1e-9, 1e-6
+_SHORTEST_STEP = 1e-3  # chosen: ten times halved
+_TURNED = 1e-6  # chosen: a smaller cosine between step and turn is rounding
+_APART, _SMALLEST_VARIANCE = 1e-9, 1e-6  # chosen: see where they are used
 
 
 class SoftmaxRegression:
-    """The rows, and the way to their minimum; `parameters` are `(C, D + 1) float32`, the biases last."""
+    """The rows, and the way to their minimum; `parameters` are `(C, D + 1) float32`, the biases last.
+
+    Each fit begins with the steps of the one before: where it ends depends on that within its tolerance.
+    """
 
     def __init__(self, features: torch.Tensor, labels: torch.Tensor, classes: int) -> None:
         """Take `(n, D) float32` standardised features and `(n,) int64` labels in `0..classes-1`; find the principal axes."""
@@ -43,25 +48,38 @@ class SoftmaxRegression:
         return torch.zeros(self._one_hot.shape[1], self._features.shape[1] + 1)
 
     def minimise(self, l2: float, start: torch.Tensor, tolerance: float) -> torch.Tensor:
-        """The parameters from which a step would lower the value by less than this share of it, as far as the steps can tell."""
+        """Walk down from `start`.
+
+        Args:
+            l2: the penalty.
+            start: `(C, D + 1) float32`.
+            tolerance: share of the value; it ends where the steps made so far predict less than that to be gained.
+
+        Returns:
+            The parameters there, `(C, D + 1) float32`.
+        """
         parameters = start
         value, gradient = self._value_and_gradient(parameters, l2)
         remembered = self._remembered_at(l2)
+        most = max(1, min(_MOST_REMEMBERED, _REMEMBERED_BYTES // (2 * start.nbytes)))
         for _ in range(_MAX_STEPS):
             direction = _downhill(gradient, partial(self._inverse_curvature, l2=l2), remembered)
             predicted = -float((gradient * direction).sum())
-            if predicted / 2 < tolerance * value:
+            if not predicted / 2 >= tolerance * abs(value):  # not a number, too
                 break
             length = 1.0
             new_value, new_gradient = self._value_and_gradient(parameters + direction, l2)
             while new_value > value - _SUFFICIENT_DECREASE * length * predicted and length > _SHORTEST_STEP:
                 length /= 2
                 new_value, new_gradient = self._value_and_gradient(parameters + length * direction, l2)
-            if new_value >= value:
-                break  # as far down as float32 can tell
-            moved, turned = length * direction, new_gradient - gradient
-            if float((moved * turned).sum()) > 0:
-                remembered = [*remembered, (moved, turned)][-_REMEMBERED:]
+            if not new_value < value:
+                if not remembered:
+                    break  # as far down as float32 can tell
+                remembered = []  # they mislead here
+                continue
+            step = (length * direction, new_gradient - gradient)
+            moved, _ = step
+            remembered = [*remembered, *([step] if _tells_curvature(step) else [])][-most:]
             parameters, value, gradient = parameters + moved, new_value, new_gradient
         self._remembered, self._penalty = remembered, l2
         return parameters
@@ -73,13 +91,14 @@ class SoftmaxRegression:
             (moved, torch.cat([turned[:, :-1] + more * moved[:, :-1], turned[:, -1:]], 1))
             for moved, turned in self._remembered
         ]
-        return [(moved, turned) for moved, turned in steps if float((moved * turned).sum()) > 0]
+        return [step for step in steps if _tells_curvature(step)]
 
     def _inverse_curvature(self, gradient: torch.Tensor, l2: float) -> torch.Tensor:
-        """A gradient multiplied by the inverse of the bound."""
-        most = (1 - 1 / len(gradient)) / len(gradient)
-        weight = (gradient[:, :-1] @ self._axes) / (most * self._variances + l2) @ self._axes.T
-        return torch.cat([weight, gradient[:, -1:] / most], dim=1)
+        """A gradient multiplied by the inverse of the curvature where all classes are equally likely."""
+        chance = 1 / len(gradient)
+        curvature = chance * (1 - chance)
+        weight = (gradient[:, :-1] @ self._axes) / (curvature * self._variances + l2) @ self._axes.T
+        return torch.cat([weight, gradient[:, -1:] / curvature], dim=1)
 
     def _value_and_gradient(self, parameters: torch.Tensor, l2: float) -> tuple[float, torch.Tensor]:
         weight, bias = parameters[:, :-1], parameters[:, -1]
@@ -96,6 +115,11 @@ class SoftmaxRegression:
         gradient /= len(self._features)
         gradient[:, :-1] += l2 * weight
         return loss / len(self._features) + 0.5 * l2 * float(weight.double().square().sum()), gradient
+
+
+def _tells_curvature(step: _Step) -> bool:
+    moved, turned = step
+    return float((moved * turned).sum()) > _TURNED * float(moved.norm() * turned.norm())
 
 
 def _downhill(

@@ -1,0 +1,68 @@
+"""The program: what every command shares, and how errors reach the reader."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headstart.errors import HeadstartError
+from headstart.version import __version__
+
+_INTERRUPTED = 130  # the shell's code for Ctrl-C
+
+app = typer.Typer(
+    name="headstart",
+    help="Train from scratch, or reuse a pretrained network? headstart answers for your images, and says how sure it is.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Language = Annotated[
+    str | None, typer.Option("--lang", help="Language of messages and report: en or es. Default: your locale's.")
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of runs.")]
+
+
+def main() -> None:
+    """Run the command line; every error that headstart raises on purpose becomes one readable message and an exit code."""
+    from rich.console import Console
+    from rich.text import Text
+
+    try:
+        app()
+    except HeadstartError as error:
+        console = Console(stderr=True)
+        console.print(Text("Error: ", style="bold red") + Text(str(error), style="default"))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        from headstart.report.language import Texts, resolve_language
+
+        Console(stderr=True).print(Texts(resolve_language(_language_of(sys.argv))).get("cli.interrupted"))
+        sys.exit(_INTERRUPTED)
+
+
+def _language_of(arguments: list[str]) -> str | None:
+    """The value of `--lang`, for messages after the parser has gone."""
+    for place, argument in enumerate(arguments):
+        if argument == "--lang" and place + 1 < len(arguments):
+            return arguments[place + 1]
+        if argument.startswith("--lang="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"headstart {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,178 @@
+"""The commands that train nothing: report, runs, predict, backbones, env.
+
+Heavy modules are imported inside the commands, so that `headstart --help` answers at once.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headstart.cli.app import Language, Runs, app
+from headstart.errors import HeadstartError
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    lang: Language = None,
+) -> None:
+    """Rebuild a run's reports from its results.json, in English or Spanish."""
+    from headstart import api
+
+    paths = api.rebuild_report(run, lang)
+    typer.echo(paths.html)
+    typer.echo(paths.markdown)
+
+
+@app.command()
+def runs(folder: Runs = Path("runs"), lang: Language = None) -> None:
+    """List the runs: what is done and what each found."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from headstart.report.language import Texts, resolve_language
+    from headstart.study.ledger import list_runs
+
+    texts = Texts(resolve_language(lang))
+    console = Console()
+    found = list_runs(folder)
+    if not found:
+        console.print(texts.get("cli.no_runs", folder=str(folder)), markup=False)
+        return
+    table = Table()
+    for key in ("name", "trials", "state", "best"):
+        table.add_column(texts.get(f"cli.runs_{key}"))
+    for run in found:
+        state = texts.get("cli.run_finished" if run.finished else "cli.run_unfinished")
+        table.add_row(run.name, str(run.trials_done), state, run.best or "–")
+    console.print(table)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, or of one trial.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe to use. Default: the one that the verdict recommends.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed to use. Default: the first.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per image, with every probability.")
+    ] = False,
+) -> None:
+    """Classify image files with a trained model, preprocessed exactly as in training."""
+    from dataclasses import asdict
+
+    from headstart import api
+
+    bundle = api.load(run, recipe=recipe, seed=seed)
+    failed = False
+    for path in _image_files(images):
+        try:
+            answer = bundle.predict([path])[0]
+        except HeadstartError as error:  # one bad file must not cost the others their answer
+            typer.echo(f"{path}\t{error}", err=True)
+            failed = True
+            continue
+        if as_json:
+            typer.echo(json.dumps(asdict(answer), ensure_ascii=False))
+        else:
+            typer.echo(f"{path}\t{answer.predicted}\t{answer.probability:.3f}")
+    if failed:
+        raise typer.Exit(3)
+
+
+@app.command()
+def backbones(
+    weights_dir: Annotated[Path | None, typer.Option(help="Folder of weight files.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of the table.")] = False,
+    lang: Language = None,
+) -> None:
+    """List the backbones that can be used: from where, made for which size, how big, which licence, what is here already."""
+    from dataclasses import asdict
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from headstart.models.catalog import list_backbones
+    from headstart.report.language import Texts, resolve_language
+
+    texts = Texts(resolve_language(lang))
+    found = list_backbones(weights_dir)
+    if as_json:
+        typer.echo(json.dumps([asdict(entry) for entry in found], ensure_ascii=False, indent=2, default=str))
+        return
+    console = Console()
+    table = Table(box=box.SIMPLE)
+    table.add_column(texts.get("cli.backbones_name"), no_wrap=True)
+    for key, justify in (
+        ("origin", "left"),
+        ("size", "right"),
+        ("parameters", "right"),
+        ("file", "right"),
+        ("licence", "left"),
+    ):
+        table.add_column(texts.get(f"cli.backbones_{key}"), justify=justify)  # type: ignore[arg-type]
+    for entry in found:
+        table.add_row(
+            entry.name,
+            texts.get(f"cli.backbones_{entry.origin}_here" if entry.here else "cli.backbones_download"),
+            f"{entry.native_size} px",
+            texts.short_count(entry.parameters),
+            texts.bytes(entry.file_bytes) if entry.file_bytes is not None else "–",
+            entry.licence or "–",
+        )
+    console.print(table)
+    console.print(texts.get("cli.backbones_note"), markup=False)
+
+
+@app.command()
+def env(
+    weights_dir: Annotated[Path | None, typer.Option(help="Folder of weight files.")] = None, lang: Language = None
+) -> None:
+    """Print versions, device, threads and folders, what is missing, and the command that repairs it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from headstart.environment import available_devices, choose_device, describe_environment, find_problems, folders
+    from headstart.report.language import Texts, resolve_language
+
+    texts = Texts(resolve_language(lang))
+    console = Console()
+    problems = find_problems()
+    table = Table(show_header=False, box=None)
+    rows: dict[str, Any] = {}
+    if not any(problem.what.startswith("torch ") for problem in problems):
+        rows = describe_environment(choose_device()) | {"devices": ", ".join(available_devices())}
+    rows |= folders()
+    if not problems:
+        from headstart.models.weights import weight_files
+
+        found = weight_files(weights_dir)
+        rows["weight files"] = ", ".join(f"{file.architecture} ({file.path})" for file in found) or texts.get(
+            "cli.none"
+        )
+    for key, value in rows.items():
+        table.add_row(texts.get(f"cli.env_{key.replace('-', '_').replace(' ', '_')}"), str(value))
+    console.print(table)
+    for problem in problems:
+        console.print(texts.get("cli.problem", what=problem.what), style="red", markup=False)
+        console.print(texts.get("cli.repair", command=problem.repair), markup=False)
+    if problems:
+        raise typer.Exit(5)
+    if not rows["weight files"] or rows["weight files"] == texts.get("cli.none"):
+        console.print(texts.get("cli.no_weight_files", folder=folders()["weights"]), markup=False)
+    console.print(texts.get("cli.all_well"), style="green")
+
+
+def _image_files(paths: list[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        else:
+            files.append(path)
+    return files

@@ -1,0 +1,38 @@
+"""Predicted seconds: what is on the disk already costs nothing, and is not made again."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from headstart.data.sources import load_images
+from headstart.data.splits import make_split
+from headstart.models.backbones import build_backbone, find_backbone
+from headstart.study.observer import SilentObserver
+from headstart.study.planning import Overrides, predict_seconds, resolve_recipe
+from headstart.study.presets import probe_recipe, random_features_recipe
+from headstart.training.features import are_extracted, extract_features
+
+CPU = torch.device("cpu")
+
+
+def test_features_that_are_cached_are_predicted_to_cost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+    images = load_images("digits", limit=200)
+    split, _ = make_split(images)
+    backbone = find_backbone("small32_s", None)
+    probe = resolve_recipe(probe_recipe("small32_s"), images, split, backbone, Overrides())
+    control = resolve_recipe(random_features_recipe("small32_s"), images, split, backbone, Overrides())
+    assert predict_seconds(probe, backbone, images, split, CPU).shared > 0
+    assert probe.preprocessing is not None
+    key = str(backbone.weights_sha256)
+    assert not are_extracted(images, key, probe.preprocessing, device=CPU)
+    extract_features(images, build_backbone(backbone), key, probe.preprocessing, device=CPU, reporter=SilentObserver())
+    assert are_extracted(images, key, probe.preprocessing, device=CPU)
+    assert predict_seconds(probe, backbone, images, split, CPU).shared == 0
+    # Of other pixels, and of weights that are drawn anew for each seed, nothing is there.
+    larger = probe.with_changes(preprocessing=probe.preprocessing.__class__(48))
+    assert predict_seconds(larger, backbone, images, split, CPU).shared > 0
+    assert predict_seconds(control, backbone, images, split, CPU).shared > 0
