@@ -281,9 +281,8 @@ def test_causes_that_these_data_cannot_tell_apart_are_both_named(tmp_path: Path)
     examination = examine(dataclasses.replace(one, contract=contract), images, split, duplicates, SilentObserver())
     found = {finding.cause: finding for finding in examination.findings}
     assert (found[3].like, found[4].like) == ((4,), (3,))
-    assert set(examination.factors) - {10} == {
-        3
-    }  # the contract is made up: the stored statistics do not suit it, either
+    # The contract is made up: the stored statistics do not suit it, either.
+    assert set(examination.factors) - {10} == {3}
     assert found[3].points is not None
     assert found[3].status == "cleared" or found[4].status == "suspected"
 
