@@ -65,3 +65,16 @@ def test_pretrained_kernels_keep_the_length_that_they_come_with() -> None:
     # Steps in proportion: a hundredth of its rows' length each, of at most full rank.
     moved = float((kernel.detach() - before).norm()) / 5
     assert 0.005 < moved < 0.06
+
+
+def test_a_state_from_before_there_was_a_choice_is_that_of_a_network_from_scratch() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3, bias=False))
+    groups = muon_groups(network, [{"params": list(network.parameters()), "lr": 0.01, "initial_lr": 0.01}])
+    muon = Muon(groups, weight_decay=0.0)
+    saved = muon.state_dict()
+    for group in saved["param_groups"]:
+        del group["pretrained"]
+    muon.load_state_dict(saved)
+    assert [group["pretrained"] for group in muon.param_groups] == [False, False]
+    network(torch.randn(2, 3, 8, 8)).square().mean().backward()
+    muon.step()

@@ -36,6 +36,12 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, groups: list[dict[str, Any]], weight_decay: float, *, pretrained: bool = False) -> None:
         super().__init__(groups, {"weight_decay": weight_decay, "pretrained": pretrained})
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up a training that was interrupted before there was `pretrained`."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("pretrained", False)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Make one step."""
