@@ -169,17 +169,32 @@ def diagnose(
     if isinstance(model, str) and is_script(model):
         given |= load_build(model)
     if isinstance(given["model"], str | Path):
+        _refuse_evidence(given | {"data": data})
         target = Path(given["model"])
         finished = (target / "results.json").exists()
         request = _request_of_run(target, request) if finished else replace(request, data=str(given["model"]))
         folder = diagnose_recipe(request, choose_device(device), watcher, shown)
     else:
+        if recipe is not None or backbone is not None:
+            raise UsageError(
+                "`recipe` and `backbone` name recipes of ours; your own network is diagnosed as it is. Leave them out."
+            )
         folder = _diagnose_module(given, data, request, watcher, shown)
     record = read_diagnosis(folder)
     record["language"] = texts.language
     record["verdict"]["statement"] = diagnosis_statement(record, texts)
     write_json(folder / "diagnosis.json", record)
     return Diagnosis(record, folder, write_diagnosis_report(folder, texts.language))
+
+
+def _refuse_evidence(given: dict[str, Any]) -> None:
+    """What belongs to a network of one's own says nothing of a recipe of ours: it is refused, not passed over."""
+    own = [name for name, value in given.items() if name not in ("model", "batch") and value is not None]
+    if own:
+        raise UsageError(
+            f"{', '.join(own)}: these describe a network of your own. {given['model']} is diagnosed with a recipe of ours, which "
+            "is trained here. Leave them out, or give your model (on the command line: FILE.py:FUNCTION)."
+        )
 
 
 def _diagnose_module(
@@ -272,19 +287,29 @@ def _predictions(given: Any) -> Any:
             with np.load(path, allow_pickle=False) as arrays:
                 names = list(arrays)
                 return np.asarray(arrays["predictions" if "predictions" in names else names[0]])
-        return np.loadtxt(path, delimiter=",", ndmin=1, skiprows=0 if _numeric(path) else 1)
+        return _from_csv(path)
     return np.asarray(given)
 
 
-def _numeric(path: Path) -> bool:
-    """Whether a CSV begins with numbers and not with a header."""
-    with path.open(encoding="utf-8") as lines:
-        first = lines.readline().split(",")[0].strip()
+def _from_csv(path: Path) -> Any:
+    """The rows of a CSV of numbers, its header left out.
+
+    A first row that counts 0, 1, 2, ... is the header that pandas gives columns without names.
+    """
+    rows = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    first = [word.strip() for word in rows[0].split(",")] if rows else []
+    counted = len(first) > 1 and first == [str(number) for number in range(len(first))]
     try:
-        float(first)
+        header = counted or not np.isfinite([float(word) for word in first]).all()
     except ValueError:
-        return False
-    return True
+        header = True
+    try:
+        return np.loadtxt(rows[header:], delimiter=",", ndmin=1)
+    except ValueError as error:
+        raise UsageError(
+            f"The predictions in {path} are no table of numbers: {error}. Leave out columns of names; give one column for each "
+            "class, or one with the class' number."
+        ) from error
 
 
 def _request_of_run(folder: Path, request: DiagnosisRequest) -> DiagnosisRequest:

@@ -10,7 +10,13 @@ import torch
 from torch import nn
 from torchvision.transforms import InterpolationMode, v2
 
-from headstart.diagnosis.arrival import Arrival, measure_arrival, sample_images, watch_maps
+from headstart.diagnosis.arrival import (
+    Arrival,
+    effective_receptive_field,
+    measure_arrival,
+    sample_images,
+    watch_maps,
+)
 from headstart.diagnosis.look_pixels import look_at_pixels
 from headstart.diagnosis.subject import batched, subject_of_module
 from headstart.errors import UsageError
@@ -154,3 +160,17 @@ def test_the_last_map_is_the_one_before_the_pooling(size: int, side: int) -> Non
         hook.remove()
     module(torch.zeros(1, 3, 64, 64))
     assert sides[-1] == side
+
+
+def test_what_a_position_of_the_last_map_sees() -> None:
+    def field(*layers: nn.Module) -> int:
+        module = nn.Sequential(*layers)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.fill_(1.0)
+        return effective_receptive_field(module, torch.ones(2, 3, 16, 16))
+
+    # Two 3 x 3 kernels of ones: 5 x 5 pixels, the corners of which have 1 / 9 of the middle's weight.
+    assert field(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)) == 5
+    assert field(nn.Conv2d(3, 4, 4, stride=4)) == 4
+    assert field(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1)) == 1

@@ -1,11 +1,19 @@
 """What a training's curve and loss give away."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from headstart.diagnosis.look_training import look_at_history, look_at_loss
+from headstart.diagnosis.look_training import (
+    look_at_history,
+    look_at_loss,
+    look_at_paths,
+    predicted_classes,
+    read_history,
+)
 from headstart.diagnosis.subject import Evidence, Subject
+from headstart.errors import UsageError
 from headstart.files import canonical_json
 
 
@@ -30,3 +38,53 @@ def test_a_perfect_answer_without_a_finite_loss_is_suspected() -> None:
     )
     found = look_at_loss(subject, torch.tensor([[2.0, -3.0], [0.5, 4.0]]), classes=2)
     assert (found.status, found.code, found.values) == ("suspected", "perfect-loss-not-finite", {})
+
+
+def test_a_loss_that_falls_below_zero_expects_something_else() -> None:
+    subject = Subject(
+        "mine",
+        nn.Identity(),
+        lambda images: torch.from_numpy(np.asarray(images)),
+        evidence=Evidence(loss=nn.NLLLoss()),
+    )
+    raw = torch.tensor([[2.0, -3.0], [0.5, 4.0]])
+    for outputs in (raw, raw.softmax(1)):
+        found = look_at_loss(subject, outputs, classes=2)
+        assert (found.status, found.code) == ("suspected", "loss-below-zero")
+    assert look_at_loss(subject, raw.log_softmax(1), classes=2).status == "cleared"
+
+
+def test_curves_as_people_have_them() -> None:
+    percent = {"loss": [2.0, 0.5], "acc": [50.0, 95.0], "val_acc": [48.0, 94.5]}
+    jump, gap = look_at_history(percent)
+    assert (jump.status, gap.status) == ("cleared", "cleared")
+    assert gap.values == {"train": 0.95, "val": 0.945}
+    assert look_at_history({"loss": [2.0, 0.001, 0.0016]})[0].status == "cleared"  # a converged loss trembles
+    with pytest.raises(UsageError, match="one for each epoch"):
+        read_history({"loss": [2.0, 1.0], "epoch": 3})
+
+
+def test_predictions_of_every_form_become_classes() -> None:
+    two = np.array([[0.2, 0.8], [0.9, 0.1], [0.4, 0.6]])
+    for given in (two, np.array([1, 0, 1]), two[:, 1], two[:, 1:], np.array([2.0, -1.5, 0.5])):
+        assert predicted_classes(given, 3, 2).tolist() == [1, 0, 1]
+    for given, said in (
+        (np.zeros((3, 5)), "5 columns"),
+        (np.zeros(4), r"shape \(4,\)"),
+        (np.array([1, 2, 3]), "from 0 to 2"),
+        (np.array([0.5, 1.0, 2.0]), "whole numbers"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            predicted_classes(given, 3, 3)
+
+
+def test_a_serving_path_of_another_shape_is_told_by_its_shapes() -> None:
+    subject = Subject(
+        "mine",
+        nn.Identity(),
+        lambda images: torch.zeros(len(images), 3, 32, 32),
+        evidence=Evidence(serve=lambda images: torch.zeros(len(images), 3, 64, 64)),
+    )
+    found = look_at_paths(subject, np.zeros((2, 8, 8, 3), np.uint8))
+    assert (found.status, found.code) == ("suspected", "paths-differ-in-shape")
+    assert found.values == {"first": "(3, 32, 32)", "second": "(3, 64, 64)"}

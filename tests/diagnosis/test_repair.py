@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.diagnosis.repair import code_lines
@@ -25,3 +26,14 @@ def test_the_written_preprocessing_is_the_measured_one(contract: Preprocessing) 
     exec(code_lines([1, 3, 5], contract, published=None), names)
     expected = apply_preprocessing(image, contract)[0]
     torch.testing.assert_close(names["preprocess"](image[0]), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_the_written_optimizer_holds_a_head_beside_the_network_and_can_be_run() -> None:
+    contract = Preprocessing(32)
+    alone = code_lines([12], contract, published=None)
+    both = code_lines([12], contract, published=None, own_head=True)
+    names: dict[str, Any] = {"model": nn.Linear(2, 2), "head": nn.Linear(2, 3)}
+    exec(both, names)
+    assert sum(len(group["params"]) for group in names["optimizer"].param_groups) == 4
+    exec(alone, names)
+    assert sum(len(group["params"]) for group in names["optimizer"].param_groups) == 2

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from headstart.diagnosis.subject import Subject, first_convolution
+from headstart.diagnosis.subject import Subject, copied, fed_at_first_convolution, first_convolution
 from headstart.errors import UsageError
 from headstart.randomness import generator
 from headstart.records import Images, Preprocessing
@@ -34,6 +34,8 @@ _PATCHES = 4
 _SAMPLED_PIXELS = 40_000
 _CROPS = (1.0, 0.875)  # the whole image; the centre of it, as ImageNet's evaluation cuts it (256 to 224)
 _STILL = 1e-6
+_FIELD_IMAGES = 4  # the field is a property of the network; chosen: enough that no closed ReLU hides a part of it
+_FIELD_EDGE = 0.0455  # Luo et al. 2016: what lies outside two deviations of a normal curve
 _EXPLAINED = 0.995  # chosen: a picture of the pixels that explains so much needs no other explanation
 _MODES = {
     "bilinear": (InterpolationMode.BILINEAR, True),
@@ -57,6 +59,7 @@ class Arrival:
         border: value of the frame.
         fit: share of variance explained, 0..1.
         map_side: side of the last convolution's output, in positions.
+        field: side of what the middle position of it sees, in pixels of the input (`effective_receptive_field`).
         repeats: whether the same images arrive equal twice.
         standardised: whether each image is standardised by its own mean and deviation, over all channels (`image`) or in each
             (`channel`); `mean` and `std` then come after that.
@@ -72,6 +75,7 @@ class Arrival:
     border: float
     fit: float
     map_side: int
+    field: int
     repeats: bool
     standardised: Standardised = "none"
 
@@ -116,6 +120,11 @@ def measure_arrival(subject: Subject, images: Images) -> Arrival:
         UsageError: the network fails on its own preprocessing's output; the message has what it said.
     """
     inputs = subject.prepare(images)
+    if not bool(inputs.isfinite().all()):
+        raise UsageError(
+            "`preprocess` returned values that are no numbers (NaN or infinite). A division by a deviation of zero is the usual "
+            "reason; look at what it makes of one image."
+        )
     seen, map_side = _at_first_convolution(subject.module, inputs)
     again = subject.prepare(images[:4])
     repeats = bool(torch.equal(again, inputs[:4]))
@@ -154,6 +163,7 @@ def measure_arrival(subject: Subject, images: Images) -> Arrival:
         border=frame,
         fit=fit,
         map_side=map_side,
+        field=effective_receptive_field(subject.module, seen[:_FIELD_IMAGES]),
         repeats=repeats,
         standardised=standardised,
     )
@@ -198,6 +208,42 @@ def watch_maps(module: nn.Module) -> tuple[list[int], list[RemovableHandle]]:
             sides.append(min(out.shape[2:]))
 
     return sides, [layer.register_forward_hook(note) for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+
+
+def effective_receptive_field(module: nn.Module, inputs: torch.Tensor) -> int:
+    """Side in pixels of the square that a position in the middle of the last map sees (Luo et al. 2016).
+
+    Pixels count where the gradient of that position's sum over channels is at least 4.55% of the largest one, magnitudes averaged
+    over images and channels; the square has as many pixels.
+
+    Args:
+        module: a copy of it is run, in evaluation mode.
+        inputs: `(n, C, H, W) float32`, as the first convolution sees them.
+
+    Returns:
+        At most the side of the inputs; 0 where the map does not depend on them by a gradient.
+    """
+    still = copied(module).eval()
+    maps: list[torch.Tensor] = []
+
+    def keep(layer: nn.Module, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+        if not maps or min(given[0].shape[2:]) > 1:  # as `watch_maps` has it
+            maps[:] = [out]
+
+    for layer in still.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(keep)
+    watched = inputs.clone().requires_grad_(True)
+    with torch.enable_grad(), fed_at_first_convolution(still) as run:
+        run(watched)
+        rows, columns = maps[0].shape[2:]
+        middle = maps[0][:, :, rows // 2, columns // 2].sum()
+        if not middle.requires_grad:
+            return 0
+        (gradient,) = torch.autograd.grad(middle, watched, materialize_grads=True)
+    size = gradient.abs().mean((0, 1))
+    seen = int((size >= _FIELD_EDGE * size.max()).sum()) if float(size.max()) > 0 else 0
+    return round(math.sqrt(seen))
 
 
 def _at_first_convolution(module: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, int]:

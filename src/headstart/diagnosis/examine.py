@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from headstart.analysis.diagnosis import (
@@ -24,7 +25,7 @@ from headstart.analysis.statistics import Estimate, bootstrap_accuracy, gap_esti
 from headstart.diagnosis.arrival import UNDERSTOOD, Arrival, measure_arrival, sample_images
 from headstart.diagnosis.look_contract import Guess, guess_contract
 from headstart.diagnosis.look_network import look_at_network
-from headstart.diagnosis.look_pixels import look_at_pixels
+from headstart.diagnosis.look_pixels import look_at_pixels, suitable_size
 from headstart.diagnosis.look_training import (
     look_at_augmentation,
     look_at_duplicates,
@@ -41,7 +42,7 @@ from headstart.diagnosis.prove import PROVABLE, MeasuredCell, draw_sample, measu
 from headstart.diagnosis.prove_predictions import Classes, in_points, prove_own_order
 from headstart.diagnosis.prove_training import own_predictions, prove_evidence
 from headstart.diagnosis.repair import repaired_preprocessing
-from headstart.diagnosis.subject import Subject
+from headstart.diagnosis.subject import Subject, copied, fed_at_first_convolution
 from headstart.records import Booleans, DuplicateReport, ImageSet, Indices, Logits, Split
 from headstart.training.progress import Reporter
 
@@ -54,7 +55,11 @@ HEAD_BEHIND = 0.03
 GOOD_ENOUGH = 0.9
 """Chosen: a probe that is right nine times in ten needs no excuse."""
 
+_NO_GAIN = 0.05
+"""Chosen: pretraining brings nothing if it is better than chance weights by no more than this, for certain; fewer images leave it open."""
+
 _CLEAN_BATCH = 64
+_LOOKED_AT_FOR_COLOUR, _GRAY = 48, 8  # images, and the levels by which the channels of a gray JPEG may differ
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ class Control:
 class Examination:
     """Everything that was seen and measured on the sample.
 
-    `pipeline` can be run with any set of its faults; `cells` has the accuracy with each; `predictions` are the network's own, on
+    `pipeline` can be run with any set of its faults; `cells` has the accuracy with each; `repaired` are the pixels without the proved
+    faults, those that are no more than suspected left as they are; `predictions` are the network's own, on
     test. `relabelled` says which of them are right, `(1, n) bool`, once the order of the classes is repaired that was proved to be
     another (15); `None` where it was not.
     """
@@ -87,6 +93,7 @@ class Examination:
     predictions: Logits | None
     look_seconds: float
     prove_seconds: float
+    repaired: Repairs
     relabelled: Booleans | None = None
 
     def with_findings(self, changed: list[Finding]) -> "Examination":
@@ -113,12 +120,19 @@ def examine(
     example = sample_images(images.images[split.train[:4096]])
     arrival = measure_arrival(subject, example)
     native = native_size(subject, arrival)
+    one_size = not _takes(subject, suitable_size(images.canvas, native))
+    if one_size:
+        native = arrival.size
     sample = draw_sample(images, split)
     guess = None
-    if subject.contract is None and arrival.fit >= UNDERSTOOD:
+    triable = not one_size or suitable_size(images.canvas, native) <= arrival.size
+    if subject.contract is None and arrival.fit >= UNDERSTOOD and triable:
         guess = guess_contract(subject, arrival, images, split, sample, native)
     contract, standardised = (guess.contract, guess.standardised) if guess is not None else (subject.contract, "none")
-    findings = look_at_pixels(arrival, contract, images.canvas, native, standardised)
+    coloured = bool(np.ptp(example[:_LOOKED_AT_FOR_COLOUR], axis=3).max() > _GRAY)
+    findings = look_at_pixels(arrival, contract, images.canvas, native, standardised, coloured=coloured)
+    if one_size:
+        findings[0] = Finding(1, "could-not-look", "fixed-input-size", {"size": arrival.size})
     if guess is not None:
         findings = [_guessed(finding, guess) for finding in findings]
     suspected = {finding.cause for finding in findings if finding.status == "suspected"}
@@ -127,7 +141,7 @@ def examine(
     few = images.images[sample[:: max(len(sample) // _CLEAN_BATCH, 1)][:_CLEAN_BATCH]]
     clean = pixels_with(arrival, repairs, frozenset(), few)
     predictions = own_predictions(subject, images, split.test)
-    predicted = _classes(subject, predictions, split)
+    predicted = _classes(subject, predictions, split, len(images.class_names))
     findings += look_at_network(subject, clean)
     findings += [
         look_at_paths(subject, example),
@@ -162,9 +176,16 @@ def examine(
     # Permuted classes are another cause: where they are proved, the head is judged as relabelled.
     own = (predictions.argmax(1) == labels)[None] if predictions is not None and relabelled is None else relabelled
     head, control, behind = _head(own, probe)
+    if subject.recipe is None and head.status == "cleared" and split.origin == "drawn":
+        head = replace(head, status="could-not-look", code="may-know-test")
     reordered = relabelled is not None
     findings = prove_evidence(
         [*findings, head], behind, subject, images, split, sample, predictions, reordered=reordered
+    )
+    mended = {finding.cause for finding in findings if finding.status == "proved"}
+    repaired = Repairs(
+        repaired_preprocessing(arrival, contract, subject.published, images.canvas, native, mended),
+        standardised if 3 in mended else arrival.standardised,
     )
     found = tuple(interactions({cell: measured.correct for cell, measured in cells.items()}, factors))
     return Examination(
@@ -180,6 +201,7 @@ def examine(
         look_seconds=look_seconds,
         prove_seconds=time.perf_counter() - started,
         relabelled=relabelled,
+        repaired=repaired,
     )
 
 
@@ -225,6 +247,17 @@ def native_size(subject: Subject, arrival: Arrival) -> int:
     return _NATIVE if arrival.size / max(arrival.map_side, 1) >= _LEAST_STRIDE else _NATIVE_SMALL
 
 
+def _takes(subject: Subject, side: int) -> bool:
+    """Whether the network can be run on inputs of this side; one that flattens its map, or has fixed positions, takes one size."""
+    module = copied(subject.module).eval()
+    try:
+        with torch.inference_mode(), fed_at_first_convolution(module) as run:
+            run(torch.zeros(2, 3, side, side))
+    except Exception:  # noqa: BLE001 - somebody else's network says in its own way that it takes no such input
+        return False
+    return True
+
+
 def _provable(finding: Finding, subject: Subject, arrival: Arrival) -> bool:
     if finding.cause not in PROVABLE or arrival.fit < UNDERSTOOD:
         return False
@@ -252,8 +285,11 @@ def _controls(
     says = "better-than-random" if better.low > 0 else "no-better-than-random"
     # Where nearly every answer is right there is no failure to explain: easy images need no pretraining.
     easy = better.low <= 0 and own.mean() >= GOOD_ENOUGH
-    status: Status = "suspected" if better.low <= 0 and not easy else "cleared"
-    gap = Finding(20, status, "images-are-easy" if easy else says, values)
+    if better.low <= 0 and not easy and better.high > _NO_GAIN:
+        gap = Finding(20, "could-not-look", "too-few-images", {"images": own.shape[1]})
+    else:
+        status: Status = "suspected" if better.low <= 0 and not easy else "cleared"
+        gap = Finding(20, status, "images-are-easy" if easy else says, values)
     control = Control("random-features", bootstrap_accuracy(by_chance), bootstrap_accuracy(own), says)
     return [control], [gap]
 
@@ -276,8 +312,8 @@ def _head(correct: Booleans | None, probe: MeasuredCell | None) -> tuple[Finding
     return finding, control, in_points(behind)
 
 
-def _classes(subject: Subject, predictions: Logits | None, split: Split) -> Classes | None:
+def _classes(subject: Subject, predictions: Logits | None, split: Split, classes: int) -> Classes | None:
     given = subject.evidence.predictions
     if given is not None:
-        return predicted_classes(given, len(split.test))
+        return predicted_classes(given, len(split.test), classes)
     return None if predictions is None else predictions.argmax(1)

@@ -6,11 +6,13 @@ import numpy as np
 
 from headstart.analysis.diagnosis import Cell, Finding, Status
 from headstart.analysis.statistics import Estimate, bootstrap_accuracy, paired_difference
+from headstart.diagnosis.arrival import UNDERSTOOD
 from headstart.diagnosis.examine import HEAD_BEHIND, Control, Examination
 from headstart.diagnosis.look_training import gap_finding, look_at_labels
 from headstart.diagnosis.probing import held_out
 from headstart.diagnosis.prove import stratified
 from headstart.diagnosis.prove_predictions import in_points, prove_duplicates, prove_order, twins
+from headstart.diagnosis.prove_training import own_features
 from headstart.models.backbones import Backbone
 from headstart.records import Booleans, ImageSet, Indices, Recipe, Split, TrialResult
 from headstart.study.kinds import Bench
@@ -62,8 +64,11 @@ def judge_cell(examination: Examination, faults: Cell, images: ImageSet, split: 
     train = stratified(images, split.train, _MOST_LABELS, "all labels")
     test = stratified(images, split.test, _MOST_JUDGED, "all judged")
     pipeline, labels = examination.pipeline, images.labels
-    pipeline.expect([faults], len(train) + len(test))
-    features, judged = (pipeline.features(faults, part, own_images=train) for part in (train, test))
+    if examination.arrival.fit < UNDERSTOOD:  # nobody can make its pixels again: the network gets them from its owner
+        features, judged = (own_features(pipeline.subject, images, part) for part in (train, test))
+    else:
+        pipeline.expect([faults], len(train) + len(test))
+        features, judged = (pipeline.features(faults, part, own_images=train) for part in (train, test))
     correct = held_out(features, labels[train], judged, labels[test], len(images.class_names))[None]
     return _judged(correct, len(train), test, train)
 

@@ -124,9 +124,25 @@ def _optimizer(subject: Subject) -> Finding:
     parameters = [*subject.module.parameters(), *(subject.head.parameters() if subject.head else ())]
     wanted = [parameter for parameter in parameters if parameter.requires_grad]
     missing = [parameter for parameter in wanted if id(parameter) not in held]
+    if missing and _holds_head_alone(subject, held):
+        # As linear probing has it, and as it is if the optimizer was made before the backbone was unfrozen: nobody can tell.
+        return Finding(12, "suspected", "head-alone-trained", {"parameters": len(missing), "total": len(wanted)})
     if missing:
         return Finding(12, "suspected", "not-in-optimizer", {"parameters": len(missing), "total": len(wanted)})
     return Finding(12, "cleared", "optimizer-complete", {"total": len(wanted)})
+
+
+def head_parameters(subject: Subject) -> list[nn.Parameter]:
+    """The parameters of a subject's head, its own or its module's last layer; empty where it has none."""
+    if subject.head is not None:
+        return list(subject.head.parameters())
+    return list(subject.module.get_submodule(subject.classifier).parameters()) if subject.classifier is not None else []
+
+
+def _holds_head_alone(subject: Subject, held: set[int]) -> bool:
+    head = {id(parameter) for parameter in head_parameters(subject)}
+    backbone = {id(parameter) for parameter in subject.module.parameters()} - head
+    return bool(head) and head <= held and not backbone & held
 
 
 def _as_new(layer: nn.modules.batchnorm._BatchNorm) -> bool:

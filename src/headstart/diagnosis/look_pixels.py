@@ -29,6 +29,8 @@ def look_at_pixels(
     canvas: int,
     native: int,
     standardised: Standardised = "none",
+    *,
+    coloured: bool = True,
 ) -> list[Finding]:
     """Compare what arrives with what is expected.
 
@@ -38,6 +40,7 @@ def look_at_pixels(
         canvas: side of the images, in pixels.
         native: side that the backbone was pretrained at.
         standardised: whether the contract wants each image standardised by itself.
+        coloured: whether the images have colours.
 
     Returns:
         One finding for each of causes 1, 2, 3, 4, 5 and 7.
@@ -50,7 +53,7 @@ def look_at_pixels(
     if contract is None:
         findings += [Finding(cause, "could-not-look", "no-contract", {}) for cause in (3, 4, 5)]
     else:
-        findings += [*_range(arrival, contract, standardised), _order(arrival, contract)]
+        findings += [*_range(arrival, contract, standardised), _order(arrival, contract, coloured)]
     return [*findings, _interpolation(arrival)]
 
 
@@ -62,7 +65,7 @@ def suitable_size(canvas: int, native: int) -> int:
 def _size(arrival: Arrival, canvas: int, native: int) -> Finding:
     wanted = suitable_size(canvas, native)
     # A padded image is a matter of cause 2: what counts here is the whole input.
-    values = {"size": arrival.size, "native": native, "wanted": wanted, "map": arrival.map_side}
+    values = {"size": arrival.size, "native": native, "wanted": wanted, "map": arrival.map_side, "field": arrival.field}
     small = arrival.size < _SMALL * wanted or (arrival.map_side <= _FEWEST_POSITIONS and arrival.size < wanted)
     if small:
         return Finding(1, "suspected", "small-input", values)
@@ -122,7 +125,9 @@ def is_usual(arrival: Arrival) -> bool:
     )
 
 
-def _order(arrival: Arrival, contract: Preprocessing) -> Finding:
+def _order(arrival: Arrival, contract: Preprocessing, coloured: bool) -> Finding:
+    if arrival.order == "gray" and coloured:
+        return Finding(5, "cleared", "colour-thrown-away", {})
     if arrival.order in ("gray", contract.channel_order):
         return Finding(5, "cleared", "channels-in-order", {})
     return Finding(5, "suspected", "channels-swapped", {"order": arrival.order})

@@ -17,6 +17,8 @@ from headstart.models.weights import read_weights_file
 from headstart.records import DuplicateReport, Images, ImageSet, Labels, Split
 
 _JUMP = 1.5  # chosen: a training loss that rises by half is no noise of batches
+_RISE = 0.05  # chosen: of the first loss; below that a converged loss trembles
+_LARGEST_SHARE = 1.5  # an accuracy above it is in percent
 _PERMUTED = 0.10  # chosen: points gained by the best relabelling; from chance alone it gains less with 10 or more images a class
 _LOSS_FLOOR = 0.1  # chosen: share of ln(classes) below which a perfect answer's loss must lie
 _SURE = 50.0  # a logit so large that softmax gives the class probability one
@@ -32,7 +34,8 @@ def look_at_paths(subject: Subject, images: Images) -> Finding:
         return Finding(6, "could-not-look", "one-path", {})
     ours, theirs = subject.prepare(images), serve(images)
     if ours.shape != theirs.shape:
-        return Finding(6, "suspected", "paths-differ", {"difference": f"{tuple(ours.shape)} / {tuple(theirs.shape)}"})
+        shapes = {"first": str(tuple(ours.shape[1:])), "second": str(tuple(theirs.shape[1:]))}
+        return Finding(6, "suspected", "paths-differ-in-shape", shapes)
     scale = float(ours.std()) or 1.0
     difference = float((ours - theirs).abs().mean()) / scale
     if difference > _DIFFERENT:
@@ -75,6 +78,8 @@ def look_at_loss(subject: Subject, outputs: torch.Tensor | None, classes: int) -
             f"`loss` failed on outputs {tuple(perfect.shape)} and labels {tuple(labels.shape)}: {error}"
         ) from error
     chance = math.log(classes)
+    if floor < -_LOSS_FLOOR * chance:
+        return Finding(14, "suspected", "loss-below-zero", {"loss": round(floor, 3)})
     if not math.isfinite(floor) or floor > _LOSS_FLOOR * chance:
         if bounded:
             return Finding(14, "suspected", "outputs-are-probabilities", {})
@@ -118,7 +123,7 @@ def look_at_overlap(subject: Subject, images: ImageSet) -> Finding:
     judged_on = json.loads(read_weights_file(path).metadata.get("judged", "[]")) if path is not None else []
     for one in judged_on:
         if one["fingerprint"] == images.fingerprint:
-            count = one["exact_duplicates"] + one["near_duplicates"]
+            count = (one["exact_duplicates"] or 0) + one["near_duplicates"]
             if count > _DUPLICATED * one["test_images"]:
                 return Finding(18, "suspected", "knows-test-images", {"count": count})
             return Finding(18, "cleared", "pretraining-apart", {"count": count})
@@ -127,7 +132,7 @@ def look_at_overlap(subject: Subject, images: ImageSet) -> Finding:
 
 def look_at_history(history: Mapping[str, list[float]]) -> list[Finding]:
     """Causes 11 and 22 from a training's curve: a loss that jumps, a gap that opens."""
-    losses = history.get("loss") or history.get("train_loss")
+    losses = _curve(history, "loss", "train_loss")
     if not losses:
         jump = Finding(11, "could-not-look", "no-history", {})
     elif not np.all(np.isfinite(losses)):
@@ -135,16 +140,26 @@ def look_at_history(history: Mapping[str, list[float]]) -> list[Finding]:
     else:
         lowest = np.minimum.accumulate(losses)
         rises = [
-            (before, after) for before, after in zip(lowest[:-1], losses[1:], strict=True) if after > _JUMP * before
+            (before, after)
+            for before, after in zip(lowest[:-1], losses[1:], strict=True)
+            if after > _JUMP * before and after - before > _RISE * abs(losses[0])
         ]
         if rises:
             before, after = max(rises, key=lambda pair: pair[1])
             jump = Finding(11, "suspected", "loss-jump", {"before": round(before, 3), "after": round(after, 3)})
         else:
             jump = Finding(11, "cleared", "training-calm", {})
-    train = history.get("accuracy") or history.get("train_accuracy")
-    val = history.get("val_accuracy")
-    return [jump, gap_finding(float(train[-1]), float(val[-1])) if train and val else _no_gap()]
+    train = _curve(history, "accuracy", "train_accuracy", "acc", "train_acc")
+    val = _curve(history, "val_accuracy", "val_acc", "valid_accuracy", "valid_acc")
+    if not train or not val:
+        return [jump, Finding(22, "could-not-look", "no-history", {})]
+    whole = 100.0 if max(*train, *val) > _LARGEST_SHARE else 1.0  # in percent, as some print it
+    return [jump, gap_finding(train[-1] / whole, val[-1] / whole)]
+
+
+def _curve(history: Mapping[str, list[float]], *names: str) -> list[float]:
+    """The first of these curves that is there; empty if none is."""
+    return next((history[name] for name in names if history.get(name)), [])
 
 
 def gap_finding(train: float, val: float) -> Finding:
@@ -153,10 +168,6 @@ def gap_finding(train: float, val: float) -> Finding:
     if train - val > _GAP:
         return Finding(22, "suspected", "gap-large", values)
     return Finding(22, "cleared", "gap-small", values)
-
-
-def _no_gap() -> Finding:
-    return Finding(22, "could-not-look", "no-history", {})
 
 
 def read_history(given: Any) -> dict[str, list[float]]:
@@ -169,27 +180,47 @@ def read_history(given: Any) -> dict[str, list[float]]:
         return {}
     if hasattr(given, "history"):
         given = given.history
-    if isinstance(given, Mapping):
-        return {str(name): [float(value) for value in values] for name, values in given.items()}
-    if isinstance(given, list) and all(isinstance(epoch, Mapping) for epoch in given):
-        names = given[0].keys() if given else ()
-        return {str(name): [float(epoch[name]) for epoch in given if name in epoch] for name in names}
+    try:
+        if isinstance(given, Mapping):
+            return {str(name): [float(value) for value in values] for name, values in given.items()}
+        if isinstance(given, list) and all(isinstance(epoch, Mapping) for epoch in given):
+            names = given[0].keys() if given else ()
+            return {str(name): [float(epoch[name]) for epoch in given if name in epoch] for name in names}
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"`history` has lists of numbers, one for each epoch; in this one {error}.") from error
     raise UsageError(
         "`history` is a dictionary of lists, such as {'loss': [...], 'val_loss': [...]}, or a list of dictionaries."
     )
 
 
-def predicted_classes(outputs: npt.NDArray[Any], expected: int) -> npt.NDArray[np.int64]:
-    """Classes from `(n, C)` outputs or `(n,)` classes.
+def predicted_classes(outputs: npt.NDArray[Any], expected: int, classes: int) -> npt.NDArray[np.int64]:
+    """Classes from `(n, C)` outputs, `(n,)` classes, or of two classes the scores or probabilities of the second, `(n,)` or `(n, 1)`.
 
     Raises:
-        UsageError: their number is not the test part's.
+        UsageError: their number is not the test part's, or they are neither outputs nor classes.
     """
-    if len(outputs) != expected:
+    if outputs.ndim not in (1, 2) or len(outputs) != expected:
         raise UsageError(
-            f"There are {len(outputs)} predictions, and the test part has {expected} images. Give one for each, in the data's order."
+            f"The predictions have shape {outputs.shape}, and the test part has {expected} images. Give one row for each, in "
+            "the data's order."
         )
-    return np.asarray(outputs.argmax(1) if outputs.ndim == 2 else outputs, np.int64)
+    if outputs.ndim == 2 and outputs.shape[1] == classes:
+        return np.asarray(outputs.argmax(1), np.int64)
+    if outputs.ndim == 2 and outputs.shape[1] != 1:
+        raise UsageError(
+            f"The predictions have {outputs.shape[1]} columns, and the data has {classes} classes. Give one column for each class "
+            "(leave out names and row numbers), or one with the predicted class."
+        )
+    values = outputs.reshape(-1)
+    if classes == 2 and not np.array_equal(values, np.rint(values)):
+        middle = 0.5 if values.min() >= 0 and values.max() <= 1 else 0.0
+        return np.asarray(values > middle, np.int64)
+    if not np.array_equal(values, np.rint(values)) or values.min() < 0 or values.max() >= classes:
+        raise UsageError(
+            f"Predicted classes are whole numbers from 0 to {classes - 1}; these lie between {values.min():g} and "
+            f"{values.max():g}."
+        )
+    return np.asarray(values, np.int64)
 
 
 def same_pixels(prepare: Prepare, images: Images) -> bool:

@@ -21,8 +21,10 @@ from headstart.diagnosis.subject import (
     Subject,
     copied,
     fed_at_first_convolution,
+    in_batches,
     in_mode,
     norm_layers,
+    one_tensor,
     pooled,
     published_state,
 )
@@ -141,8 +143,8 @@ class Pipeline:
         # In training mode a batch norm's output depends on its neighbours: they are drawn, not sorted by class.
         shuffled = generator(0, "diagnosis", "order").permutation(len(part))
         rows: Array | None = None
-        for first in range(0, len(shuffled), batch):
-            places = shuffled[first : first + batch]
+        for some in in_batches(len(shuffled), batch):
+            places = shuffled[some]
             found = forward(self.pixels(cell, self.images.images[part[places]]))
             if rows is None:
                 rows = np.empty((len(part), found.shape[1]), np.float32)
@@ -206,6 +208,8 @@ def multiply_adds(module: nn.Module, subject: Subject, example: torch.Tensor) ->
 def pixels_with(arrival: Arrival, repairs: Repairs, cell: Cell, images: Images) -> torch.Tensor:
     """What the first convolution gets when exactly these faults are present: `(B, 3, S, S) float32`."""
     ours, right = arrival.preprocessing(), repairs.preprocessing
+    if arrival.order == "gray":  # colour is thrown away, with and without the faults
+        images = _in_gray(images)
     faulty = replace(right)
     if 1 in cell:
         faulty = replace(faulty, input_size=arrival.size)
@@ -274,8 +278,8 @@ def re_estimate(module: nn.Module, prepared: Callable[[Indices], torch.Tensor], 
         layer.momentum = None  # a plain average over the batches
         layer.train()
     with torch.inference_mode(), fed_at_first_convolution(module) as run:
-        for first in range(0, min(len(pool), _RE_ESTIMATED_BATCHES * _BATCH), _BATCH):
-            run(prepared(pool[first : first + _BATCH]))
+        for some in in_batches(min(len(pool), _RE_ESTIMATED_BATCHES * _BATCH), _BATCH):
+            run(prepared(pool[some]))
     module.eval()
 
 
@@ -284,7 +288,7 @@ def features_of(
 ) -> torch.Tensor:
     """What a module says before its own classifier, if it has one."""
     if subject.classifier is None:
-        return run(inputs)
+        return one_tensor(run(inputs))
     seen: list[torch.Tensor] = []
     layer = module.get_submodule(subject.classifier)
     handle = layer.register_forward_pre_hook(lambda linear, given: seen.append(given[0]))
@@ -293,6 +297,12 @@ def features_of(
     finally:
         handle.remove()
     return seen[0]
+
+
+def _in_gray(images: Images) -> Images:
+    """Three equal channels, with the weights of ITU-R BT.601 that Pillow, torchvision and TensorFlow take."""
+    gray = np.rint(images @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=3)
 
 
 def _aliased(images: Images, side: int) -> Images:

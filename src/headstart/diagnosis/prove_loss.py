@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from headstart.analysis.diagnosis import LEAST_POINTS, Finding
 from headstart.analysis.statistics import paired_difference
 from headstart.diagnosis.prove import stratified
-from headstart.diagnosis.subject import Subject, find_classifier, in_mode
+from headstart.diagnosis.subject import Subject, find_classifier, in_mode, one_tensor
 from headstart.randomness import generator
 from headstart.records import Booleans, ImageSet, Indices
 
@@ -117,18 +117,18 @@ def _last_layer(subject: Subject, images: ImageSet, part: Indices, classes: int)
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     with in_mode(subject.module, training=False), in_mode(watched, training=False), torch.inference_mode():
         inputs = subject.prepare(images.images[part])
-        outputs = subject.module(inputs)
+        outputs = one_tensor(subject.module(inputs))
         if subject.head is not None:
-            outputs = subject.head(outputs)
+            outputs = one_tensor(subject.head(outputs))
         name = find_classifier(watched, outputs, classes)
         if name is None:
             return None
         layer: nn.Module = watched.get_submodule(name)
         handle = layer.register_forward_hook(lambda _, given, scores: seen.append((given[0], scores)))
         try:
-            outputs = subject.module(inputs)
+            outputs = one_tensor(subject.module(inputs))
             if subject.head is not None:
-                outputs = subject.head(outputs)
+                outputs = one_tensor(subject.head(outputs))
         finally:
             handle.remove()
     if len(seen) != 1 or seen[0][1].shape != outputs.shape:

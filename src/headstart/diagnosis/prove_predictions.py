@@ -50,8 +50,10 @@ def prove_order(
     if probe is not None and relabelled.mean() - plain.mean() < _RECOVERED * (probe - plain.mean()):
         unsure = found.status != "cleared"
         found = replace(found, status="suspected", points=None, like=(21,)) if unsure else found
+    untrained = found.like == (21,)
     values = {"accuracy": round(float(plain.mean()), 4), "permuted": round(float(relabelled.mean()), 4)}
-    code = "permutation-by-chance" if found.status == "cleared" else "permutation-recovers"
+    code = "permutation-or-untrained" if untrained else "permutation-recovers"
+    code = "permutation-by-chance" if found.status == "cleared" else code
     return replace(found, code=code, values=values), relabelled[None] if found.status == "proved" else None
 
 

@@ -4,6 +4,7 @@ None of these is a fault of the pipeline that is measured elsewhere (diagnosis/p
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +14,14 @@ import torch
 from headstart.analysis.diagnosis import LEAST_POINTS, Finding, best_meanings, judged
 from headstart.analysis.metrics import confusion_matrix
 from headstart.analysis.statistics import Estimate, paired_difference
+from headstart.diagnosis.look_network import head_parameters
 from headstart.diagnosis.pipeline import features_of
 from headstart.diagnosis.probing import held_out
 from headstart.diagnosis.prove import stratified
 from headstart.diagnosis.prove_loss import prove_loss
 from headstart.diagnosis.prove_predictions import Classes, in_points
-from headstart.diagnosis.subject import Prepare, Subject, in_mode, pooled
+from headstart.diagnosis.subject import Prepare, Subject, in_batches, in_mode, one_tensor, pooled
+from headstart.models.backbones import seeded_torch
 from headstart.randomness import generator
 from headstart.records import Booleans, ImageSet, Indices, Logits, Split
 
@@ -41,10 +44,29 @@ def own_predictions(subject: Subject, images: ImageSet, part: Indices, prepare: 
         return None
 
     def answer(inputs: torch.Tensor) -> torch.Tensor:
-        given: torch.Tensor = subject.module(inputs)
-        return given if subject.head is None else subject.head(given)
+        given = one_tensor(subject.module(inputs))
+        return given if subject.head is None else one_tensor(subject.head(given))
 
-    return _asked(subject, prepare or subject.prepare, answer, images, part)
+    answers = _asked(subject, prepare or subject.prepare, answer, images, part)
+    return of_two_classes(answers) if answers.shape[1] == 1 and len(images.class_names) == 2 else answers
+
+
+def own_features(subject: Subject, images: ImageSet, part: Indices, prepare: Prepare | None = None) -> Array:
+    """Features of a part, `(n, D) float32`, as the network is run; `prepare` is another path from images to its input."""
+    found = _asked(
+        subject,
+        prepare or subject.prepare,
+        lambda inputs: pooled(features_of(subject.module, subject, subject.module, inputs)),
+        images,
+        part,
+    )
+    return np.nan_to_num(found, posinf=0.0, neginf=0.0)
+
+
+def of_two_classes(scores: Array) -> Array:
+    """`(n, 2)` outputs from one score of the second class, `(n, 1)`: a logit, or a probability where all lie between 0 and 1."""
+    middle = 0.5 if scores.min() >= 0 and scores.max() <= 1 else 0.0
+    return np.concatenate([np.full_like(scores, middle), scores], axis=1)
 
 
 def prove_evidence(
@@ -170,19 +192,11 @@ def _probed(
     """Which images of a part a probe gets right by each path; it is fitted once, on the evaluation's features of the sample."""
     fitted = np.sort(stratified(images, sample, _SERVED_TO_A_PROBE, "paths"))
 
-    def features(prepare: Prepare, some: Indices) -> Array:
-        found = _asked(
-            subject,
-            prepare,
-            lambda inputs: pooled(features_of(subject.module, subject, subject.module, inputs)),
-            images,
-            some,
-        )
-        return np.nan_to_num(found, posinf=0.0, neginf=0.0)
-
-    both = np.concatenate([features(subject.prepare, part), features(serve, part)])
+    both = np.concatenate([own_features(subject, images, part), own_features(subject, images, part, serve)])
     labels = np.tile(images.labels[part], 2)
-    right = held_out(features(subject.prepare, fitted), images.labels[fitted], both, labels, len(images.class_names))
+    right = held_out(
+        own_features(subject, images, fitted), images.labels[fitted], both, labels, len(images.class_names)
+    )
     return right[: len(part)], right[len(part) :]
 
 
@@ -197,10 +211,12 @@ def _asked(
     # In training mode an answer depends on its batch: batches are drawn, not sorted by class.
     shuffled = generator(0, "diagnosis", "own predictions").permutation(len(part))
     outputs = []
-    with in_mode(subject.module, training=subject.train_mode), torch.inference_mode():
-        for first in range(0, len(part), subject.batch):
-            inputs = prepare(images.images[part[shuffled[first : first + subject.batch]]])
-            outputs.append(answer(inputs).float().cpu())
+    head = nullcontext() if subject.head is None else in_mode(subject.head, training=subject.train_mode)
+    # Dropout, in training mode, draws numbers.
+    with in_mode(subject.module, training=subject.train_mode), head, seeded_torch(0), torch.inference_mode():
+        for some in in_batches(len(part), subject.batch):
+            inputs = prepare(images.images[part[shuffled[some]]])
+            outputs.append(answer(inputs).float())
     answers: Array = torch.cat(outputs).numpy()
     rows = np.empty_like(answers)
     rows[shuffled] = answers
@@ -210,11 +226,5 @@ def _asked(
 def _misses_head(subject: Subject) -> bool:
     """Whether the optimizer misses a parameter of the head that is to train."""
     assert subject.evidence.optimizer is not None
-    if subject.head is not None:
-        layer = subject.head
-    elif subject.classifier is not None:
-        layer = subject.module.get_submodule(subject.classifier)
-    else:
-        return False
     held = {id(parameter) for group in subject.evidence.optimizer.param_groups for parameter in group["params"]}
-    return any(parameter.requires_grad and id(parameter) not in held for parameter in layer.parameters())
+    return any(parameter.requires_grad and id(parameter) not in held for parameter in head_parameters(subject))

@@ -48,8 +48,7 @@ def make_record(
     findings = examination.findings
     proved = [finding for finding in findings if finding.status == "proved"]
     causes = [finding.cause for finding in proved]
-    preprocessing = examination.pipeline.repairs.preprocessing
-    standardised = examination.pipeline.repairs.standardised
+    preprocessing, standardised = examination.repaired.preprocessing, examination.repaired.standardised
     arrival = examination.arrival
     seeds, judged_images = next(iter(examination.cells.values())).correct.shape if examination.cells else (0, 0)
     steps = waterfall(failing.accuracy.mean, repaired.accuracy.mean, proved) if repaired is not None else []
@@ -80,6 +79,7 @@ def make_record(
             "train": len(split.train),
             "val": len(split.val),
             "test": len(split.test),
+            "test_drawn": split.origin == "drawn",
             "canvas": images.canvas,
         },
         "accuracy": {
@@ -152,7 +152,9 @@ def make_record(
                 {"cause": change.cause, "code": change.code, "values": dict(change.values)}
                 for change in list_changes(proved, preprocessing, standardised)
             ],
-            "code": code_lines(causes, preprocessing, subject.published, standardised),
+            "code": code_lines(
+                causes, preprocessing, subject.published, standardised, own_head=subject.head is not None
+            ),
         },
         "seconds": {
             "look": round(examination.look_seconds, 2),

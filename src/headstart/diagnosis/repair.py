@@ -1,5 +1,6 @@
 """The repair: the smallest change that takes away the proved causes, as a recipe and as the lines of PyTorch to change."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -100,8 +101,13 @@ def code_lines(
     preprocessing: Preprocessing,
     published: Backbone | None,
     standardised: Standardised = "none",
+    *,
+    own_head: bool = False,
 ) -> str:
-    """The lines of PyTorch that a user would write instead; empty where no line of code repairs it."""
+    """The lines of PyTorch that a user would write instead; empty where no line of code repairs it.
+
+    `own_head`: whether the head is a module beside the network.
+    """
     chosen = set(causes)
     lines: list[str] = []
     if chosen & {1, 2, 3, 4, 5, 7}:
@@ -143,12 +149,11 @@ def code_lines(
             "# train the head until its loss stands still, or fit it: sklearn.linear_model.LogisticRegression(max_iter=1000)"
         )
     if 12 in chosen:
-        lines.append(
-            "optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])  # after unfreezing"
-        )
+        trained = "[*model.parameters(), *head.parameters()]" if own_head else "model.parameters()"
+        lines.append(f"optimizer = torch.optim.AdamW([p for p in {trained} if p.requires_grad])  # after unfreezing")
     if 14 in chosen:
         lines.append("loss = torch.nn.CrossEntropyLoss()(logits, labels)  # logits, no softmax before it")
-    if lines and "torch.float32" in "\n".join(lines):
+    if lines and re.search(r"\btorch\.", "\n".join(line for line in lines if "import" not in line)):
         lines.insert(0, "import torch")
     return "\n".join(lines)
 

@@ -121,7 +121,7 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
         repairing = time.perf_counter()
         repaired: Recipe | None = None
         second: TrialResult | None = None
-        cured = repaired_recipe(failing, examination.pipeline.repairs.preprocessing, proved)
+        cured = repaired_recipe(failing, examination.repaired.preprocessing, proved)
         cured = resolve_recipe(cured, images, split, backbone, Overrides())
         if cured.with_changes(name=failing.name) != failing:  # not every proved cause is a setting of the recipe
             repaired = cured
@@ -198,6 +198,7 @@ def diagnose_subject(
     )
     folder = runs / str(record["name"])
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "repaired.toml").unlink(missing_ok=True)  # of an earlier diagnosis
     if record["repaired_recipe"] is not None:
         write_text(folder / "repaired.toml", to_toml(recipe_from_json(record["repaired_recipe"])))
     write_json(folder / "diagnosis.json", record)
@@ -247,8 +248,8 @@ def _recipe_of(subject: Subject, examination: Examination) -> Recipe | None:
         name=f"{subject.published.architecture}-repaired",
         kind="probe",
         backbone=subject.published.architecture,
-        preprocessing=examination.pipeline.repairs.preprocessing,
-        input_size=examination.pipeline.repairs.preprocessing.input_size,
+        preprocessing=examination.repaired.preprocessing,
+        input_size=examination.repaired.preprocessing.input_size,
     )
 
 

@@ -3,7 +3,8 @@
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,16 @@ def load_build(target: str) -> dict[str, Any]:
         raise UsageError(
             f"There is no script {path}. Expected FILE.py:FUNCTION, a function that returns model and preprocess."
         )
-    build = _function(path, name)
-    if inspect.signature(build).parameters:
-        raise UsageError(
-            f"{path}: {name} takes arguments; headstart calls it without any. Give them defaults in a function of its own."
-        )
-    try:
-        made = build()
-    except Exception as error:  # somebody else's code fails in its own ways
-        raise UsageError(f"{path}: {name}() failed: {type(error).__name__}: {error}") from error
+    with _neighbours_importable(path):
+        build = _function(path, name)
+        if inspect.signature(build).parameters:
+            raise UsageError(
+                f"{path}: {name} takes arguments; headstart calls it without any. Give them defaults in a function of its own."
+            )
+        try:
+            made = build()
+        except Exception as error:  # somebody else's code fails in its own ways
+            raise UsageError(f"{path}: {name}() failed: {type(error).__name__}: {error}") from error
     if isinstance(made, tuple) and len(made) == 2:
         made = {"model": made[0], "preprocess": made[1]}
     if (
@@ -78,19 +80,27 @@ def load_build(target: str) -> dict[str, Any]:
     return dict(made)
 
 
+@contextmanager
+def _neighbours_importable(path: Path) -> Iterator[None]:
+    """Inside the block a script can import the files beside it, at its head and inside its functions."""
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
 def _function(path: Path, name: str) -> Callable[[], Any]:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)  # a script imports its neighbours
+    sys.modules.setdefault(spec.name, module)  # dataclasses look their own module up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # somebody else's code fails in its own ways
         raise UsageError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(folder)
     function = getattr(module, name, None)
     if not callable(function):
         functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]

@@ -1,9 +1,10 @@
 """The patient: a network with its images, as its owner runs it, whether a recipe of ours or somebody's own PyTorch code."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +113,24 @@ def subject_of_module(
     found = find_published(module, weights_dir)
     published, names = found if found is not None else (None, {})
     if train_mode is None:
-        train_mode = any(layer.training for layer in module.modules() if isinstance(layer, _Norm))
+        # Some layers still and others not: whoever set that up freezes batch norm on purpose, and evaluates in evaluation mode.
+        norms = [layer for layer in module.modules() if isinstance(layer, _Norm)]
+        train_mode = bool(norms) and all(layer.training for layer in norms)
+    if train_mode and batch < 2:
+        raise UsageError(
+            "In training mode a batch has two images at least: batch norm has no statistics of one. Give `batch`."
+        )
+    devices = {value.device.type for value in (*module.parameters(), *module.buffers())} - {"cpu"}
+    if devices:
+        raise UsageError(
+            f"The network is on {', '.join(sorted(devices))}; headstart diagnoses on the CPU. Move it first: model.cpu()."
+        )
     still = copied(module).eval()
     try:
         with torch.inference_mode():
-            outputs = still(prepare(example[:2]))
+            outputs = one_tensor(still(prepare(example[:2])))
+    except UsageError:
+        raise
     except Exception as error:  # somebody else's network fails in its own ways
         raise UsageError(
             f"The network failed on what `preprocess` returned: {type(error).__name__}: {error}"
@@ -195,7 +209,7 @@ def batched(preprocess: Callable[..., Any], example: Images) -> Prepare:
 
 def _tensor(value: Any) -> torch.Tensor:
     tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
-    return tensor.detach().float()
+    return tensor.detach().cpu().float()
 
 
 def find_published(module: nn.Module, weights_dir: Path | None) -> tuple[Backbone, dict[str, str]] | None:
@@ -269,8 +283,12 @@ def fed_at_first_convolution(module: nn.Module) -> Iterator[Callable[[torch.Tens
         raise UsageError("The network has no convolution; only convolutional backbones can be fed in steps.")
     pending: list[torch.Tensor] = []
 
-    def replace(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-        return (pending.pop(),) if pending else None
+    def replace(layer: nn.Conv2d, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        if not pending:
+            return None
+        fed = pending.pop()
+        # A network of gray images: what we feed has three channels, each of them the picture.
+        return (fed.mean(1, keepdim=True) if layer.in_channels == 1 and fed.shape[1] == 3 else fed,)
 
     handle = convolution.register_forward_pre_hook(replace)
 
@@ -286,13 +304,42 @@ def fed_at_first_convolution(module: nn.Module) -> Iterator[Callable[[torch.Tens
 
 
 def find_classifier(module: nn.Module, outputs: torch.Tensor, classes: int) -> str | None:
-    """Name of the module's own last linear layer, if its outputs have one number for each class."""
-    if outputs.ndim != 2 or outputs.shape[1] != classes:
+    """Name of the module's own last linear layer, if its outputs have one number for each class, or one for two classes."""
+    wanted = (
+        1 if classes == 2 and outputs.ndim == 2 and outputs.shape[1] == 1 else classes
+    )  # two classes need but one score
+    if outputs.ndim != 2 or outputs.shape[1] != wanted:
         return None
     linear = [
-        name for name, layer in module.named_modules() if isinstance(layer, nn.Linear) and layer.out_features == classes
+        name for name, layer in module.named_modules() if isinstance(layer, nn.Linear) and layer.out_features == wanted
     ]
     return linear[-1] if linear else None
+
+
+def one_tensor(outputs: Any) -> torch.Tensor:
+    """The tensor that a network's answer is about: the answer itself, its `logits`, or the first tensor in it.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if isinstance(outputs, torch.Tensor):
+        return outputs
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    inside = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, tuple | list) else ()
+    found = next((one for one in (logits, *inside) if isinstance(one, torch.Tensor)), None)
+    if found is None:
+        raise UsageError(
+            f"The network returned {type(outputs).__name__}, and there is no tensor in it. Wrap it so that it returns one."
+        )
+    return found
+
+
+def in_batches(count: int, size: int) -> list[slice]:
+    """Where batches begin and end; a last one of a single image joins the one before it, since batch norm needs two."""
+    firsts = list(range(0, count, size))
+    if len(firsts) > 1 and count - firsts[-1] == 1:
+        firsts.pop()
+    return [slice(first, end) for first, end in pairwise([*firsts, count])]
 
 
 def pooled(features: torch.Tensor) -> torch.Tensor:
@@ -315,6 +362,9 @@ def in_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
     """Training or evaluation mode inside the block; stored statistics do not move, and everything is put back afterwards."""
     modes = {layer: layer.training for layer in module.modules()}
     momenta = {layer: layer.momentum for layer in norm_layers(module)}
+    counts = [
+        (count, count.clone()) for layer in momenta if isinstance(count := layer.num_batches_tracked, torch.Tensor)
+    ]
     for norm in momenta:
         norm.momentum = 0.0
     module.train(training)
@@ -323,5 +373,7 @@ def in_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         for norm, momentum in momenta.items():
             norm.momentum = momentum
+        for count, before in counts:
+            count.copy_(before)
         for layer, mode in modes.items():
             layer.training = mode

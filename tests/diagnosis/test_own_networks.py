@@ -1,0 +1,223 @@
+"""Networks as people really write them: what they return, what they take, and how they are handed over."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import headstart
+from headstart.diagnosing import _image_set, _predictions
+from headstart.diagnosis.subject import in_batches, in_mode, one_tensor, subject_of_module
+from headstart.errors import UsageError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+
+
+def trunk(channels: int = 3) -> nn.Sequential:
+    """A small convolutional backbone with eight features."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+
+
+class Wrapped(nn.Module):
+    """A classifier that answers with a dictionary, as some libraries' models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(trunk(), nn.Linear(8, 10))
+
+    def forward(self, inputs: torch.Tensor) -> dict[str, torch.Tensor | None]:
+        """`logits`, behind a loss that is not there."""
+        return {"loss": None, "logits": self.network(inputs)}
+
+
+class OneSize(nn.Module):
+    """A classifier that flattens its last map, and so takes inputs of one size only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.ReLU(), nn.MaxPool2d(4))
+        self.last = nn.Linear(8, 10)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Logits `(B, 10)`."""
+        return self.last(self.maps(inputs).flatten(1))  # type: ignore[no-any-return]
+
+
+def unit(image: Image.Image) -> torch.Tensor:
+    """Pixels 0..1."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def diagnose(folder: Path, module: nn.Module, preprocess: Any = unit, **given: Any) -> headstart.Diagnosis:
+    """Diagnose on a part of the digits."""
+    return headstart.diagnose(module, "digits", preprocess=preprocess, limit=300, runs=folder, language="en", **given)
+
+
+def test_an_answer_s_tensor_is_found_wherever_it_is() -> None:
+    scores = torch.zeros(2, 3)
+    for answer in (
+        scores,
+        (scores, "other"),
+        {"loss": None, "logits": scores},
+        {"out": scores},
+        SimpleNamespace(logits=scores),
+    ):
+        assert one_tensor(answer) is scores
+    with pytest.raises(UsageError, match="NoneType"):
+        one_tensor(None)
+
+
+def test_no_batch_has_a_single_image_unless_there_is_but_one() -> None:
+    assert in_batches(129, 64) == [slice(0, 64), slice(64, 129)]
+    assert in_batches(130, 64) == [slice(0, 64), slice(64, 128), slice(128, 130)]
+    assert in_batches(1, 64) == [slice(0, 1)]
+    assert in_batches(0, 64) == []
+
+
+def test_a_dictionary_of_answers_is_diagnosed(tmp_path: Path) -> None:
+    found = diagnose(tmp_path, Wrapped().eval())
+    assert found.record["accuracy"]["failing"] > 0
+    head = next(cause for cause in found.causes if cause["id"] == 21)
+    assert head["status"] == "proved"  # nobody trained it
+
+
+def test_a_network_of_gray_images_is_diagnosed(tmp_path: Path) -> None:
+    module = nn.Sequential(trunk(channels=1), nn.Linear(8, 10)).eval()
+    found = diagnose(tmp_path, module, lambda image: unit(image).mean(0, keepdim=True))
+    assert found.record["subject"]["preprocessing"]["order"] == "gray"
+    assert found.record["experiment"]["cells"]
+
+
+def test_colour_that_the_pipeline_throws_away_is_said(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    images = rng.integers(0, 256, (120, 8, 8, 3), np.uint8)
+    found = headstart.diagnose(
+        trunk().eval(),
+        (images, labels),
+        preprocess=lambda image: unit(image.convert("L").convert("RGB")),
+        runs=tmp_path,
+        language="en",
+    )
+    assert found.record["subject"]["preprocessing"]["order"] == "gray"
+
+
+def test_one_score_for_two_classes_is_a_head(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    images = (rng.integers(0, 128, (200, 8, 8, 3)) + 100 * labels[:, None, None, None]).astype(np.uint8)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1))
+    with torch.no_grad():
+        module[0].weight.fill_(1.0)  # type: ignore[operator]
+        module[0].bias.fill_(0.0)  # type: ignore[operator]
+        module[3].weight.fill_(1.0)  # type: ignore[operator]
+        module[3].bias.fill_(-4 * 27 * 114 / 255)  # type: ignore[operator]
+    found = headstart.diagnose(module.eval(), (images, labels), preprocess=unit, runs=tmp_path, language="en")
+    assert found.record["accuracy"]["failing"] > 0.95
+
+
+def test_a_network_of_one_size_is_not_told_to_take_another(tmp_path: Path) -> None:
+    def enlarged(image: Image.Image) -> torch.Tensor:
+        return unit(image.resize((16, 16)))
+
+    found = diagnose(tmp_path, OneSize().eval(), enlarged)
+    size = next(cause for cause in found.causes if cause["id"] == 1)
+    assert (size["status"], size["evidence"]["code"]) == ("could-not-look", "fixed-input-size")
+    assert size["evidence"]["values"]["size"] == 16
+
+
+def test_batch_norm_that_is_frozen_in_part_is_run_in_evaluation_mode() -> None:
+    module = nn.Sequential(trunk(), nn.BatchNorm1d(8), nn.Linear(8, 10)).train()
+    module[0].eval()
+    given: dict[str, Any] = {"example": IMAGES, "classes": 10, "name": "mine"}
+    assert not subject_of_module(module, unit, **given).train_mode
+    assert subject_of_module(module.train(), unit, **given).train_mode
+    with pytest.raises(UsageError, match="two images at least"):
+        subject_of_module(module, unit, **given, batch=1)
+
+
+def test_a_network_on_another_device_is_refused_with_the_way_out() -> None:
+    with pytest.raises(UsageError, match=r"model\.cpu\(\)"):
+        subject_of_module(trunk().to("meta"), unit, IMAGES, 10, name="mine")
+
+
+def test_training_mode_leaves_nothing_behind() -> None:
+    module = trunk()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with in_mode(module, training=True), torch.inference_mode():
+        module(torch.randn(4, 3, 8, 8))
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no numbers"):
+        diagnose(tmp_path, trunk().eval(), lambda image: unit(image) * float("nan"))
+
+
+def test_a_head_that_learns_by_heart_is_not_praised_on_images_that_it_may_know(tmp_path: Path) -> None:
+    images = _image_set(np.repeat(IMAGES, 30, axis=0), np.repeat(np.arange(4), 30) % 2)
+    found = headstart.diagnose(
+        trunk().eval(),
+        images,
+        preprocess=unit,
+        head=nn.Linear(8, 2),
+        keep_duplicates=True,
+        runs=tmp_path,
+        language="en",
+    )
+    head = next(cause for cause in found.causes if cause["id"] == 21)
+    assert head["status"] in ("could-not-look", "proved")
+    assert found.record["data"]["test_drawn"]
+
+
+def test_evidence_that_a_recipe_of_ours_cannot_use_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="predictions, loss"):
+        headstart.diagnose("digits", predictions=np.zeros(3), loss=nn.CrossEntropyLoss(), runs=tmp_path)
+    with pytest.raises(UsageError, match="Leave them out"):
+        headstart.diagnose(trunk(), "digits", preprocess=unit, recipe="cnn", runs=tmp_path)
+
+
+def test_predictions_are_read_from_tables_as_people_have_them(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    wanted = [[0.1, 0.9], [0.8, 0.2]]
+    for header in ("", "cat,dog\n", "0,1\n"):
+        path.write_text(header + "0.1,0.9\n0.8,0.2\n", encoding="utf-8")
+        np.testing.assert_allclose(_predictions(path), wanted)
+    path.write_text("class\n1\n0\n", encoding="utf-8")
+    np.testing.assert_allclose(_predictions(str(path)), [1, 0])
+    path.write_text("file,class\na.png,1\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="no table of numbers"):
+        _predictions(path)
+
+
+def test_a_script_may_import_its_neighbours_late(tmp_path: Path) -> None:
+    (tmp_path / "neighbour_of_mine.py").write_text("SIZE = 8\n", encoding="utf-8")
+    script = tmp_path / "late.py"
+    script.write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "import numpy, torch\n"
+        "from torch import nn\n"
+        "@dataclass\nclass Settings:\n    channels: int = 3\n"
+        "def build():\n"
+        "    from neighbour_of_mine import SIZE\n"
+        "    model = nn.Sequential(nn.Conv2d(Settings().channels, SIZE, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        "    return model.eval(), lambda image: torch.from_numpy(numpy.array(image)).permute(2, 0, 1) / 255\n",
+        encoding="utf-8",
+    )
+    found = headstart.diagnose(f"{script}:build", "digits", limit=300, runs=tmp_path, language="en")
+    assert found.record["subject"]["kind"] == "module"
