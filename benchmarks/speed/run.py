@@ -61,11 +61,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few images: a trial of the benchmark, no measurement")
     parser.add_argument("--limit", type=int, help="training images of the part memory")
     parser.add_argument("--epochs", type=int, help="of the part memory")
-    parser.add_argument("--folder-images", default="20000,40000", help="of the part folder, such as 20000,100000")
+    parser.add_argument("--folder-images", default="20000,100000", help="of the part folder: two numbers at least")
     arguments = parser.parse_args()
     names = arguments.parts.split(",")
     if unknown := sorted(set(names) - set(PARTS)):
         raise SystemExit(f"There is no part {', '.join(unknown)}. There are {', '.join(PARTS)}.")
+    if len(set(arguments.folder_images.split(","))) < 2:
+        raise SystemExit(
+            "--folder-images takes two numbers at least: growth is measured from the smallest to the largest."
+        )
     setting = _setting(arguments)
     out = (arguments.out or (setting.work / "quick.json" if setting.quick else RESULTS)).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)

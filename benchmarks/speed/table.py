@@ -73,6 +73,8 @@ def summary(rows: list[Row]) -> str:
 
 def _measured(row: Row, target: Target, *, many: bool) -> str:
     value = _shown(row[target.measure], target.measure)
+    if row.get("lower_bound"):
+        value = f"at least {value}"
     return f"{value} ({row['images']:,} images)" if many else value
 
 
@@ -82,10 +84,14 @@ def _verdict(row: Row, target: Target) -> str:
     if failed:
         return f"does not count: not {', not '.join(failed)}"
     value = row[target.measure]
+    if row.get("lower_bound") and target.bar is not None and _reaches(value, target.bar, target):
+        return "bar met: the peer did not get there at all"
     if target.stretch is not None and _reaches(value, target.stretch, target):
         return "stretch met"
     if target.bar is not None and _reaches(value, target.bar, target):
         return "bar met"
+    if row.get("lower_bound"):
+        return "not decided: the peer did not get there"
     limit, word = (target.stretch, "stretch") if target.bar is None else (target.bar, "bar")
     if limit is None:
         return ""
