@@ -65,7 +65,6 @@ PEER_SIZES = (32, 96, 160)
 BATCHES = (16, 32, 64)
 ROUNDS, ROUND_SECONDS = 5, 2.0
 BUDGET_SECONDS = 600.0
-MANY_LABELS, FEW_LABELS_BATCH = 20_000, 64
 
 
 def main() -> None:
@@ -266,10 +265,9 @@ def _scratch_opponents(images: ImageSet, labels: int) -> list[tuple[Recipe, Back
     """Both default networks from scratch, and between them the small backbone's own architecture with weights drawn anew."""
     plain = scratch_recipe(images)
     same = plain.with_changes(name=f"{SMALL[0]}-scratch", backbone=SMALL[0])
-    # Its batches are those of a set with so many labels: 500 make no steps of 256 images.
-    fast = fast_recipe(images)
-    if labels < MANY_LABELS:
-        fast = fast.with_changes(batch_size=FEW_LABELS_BATCH)
+    # Its batches are those of a set with so many labels: 500 make no steps of 256 images. Its epochs are those of all images,
+    # since they are lengthened to the seconds that fine-tuning took.
+    fast = fast_recipe(images, labels).with_changes(epochs=fast_recipe(images).epochs)
     return [(fast, None), (same, untrained_backbone(SMALL[0])), (plain, None)]
 
 

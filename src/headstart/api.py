@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.bundle import Bundle, load_bundle
+from headstart.calls import written_call
 from headstart.environment import choose_device, require_working_packages
 from headstart.errors import RunError, UsageError
 from headstart.files import read_json
@@ -111,10 +112,10 @@ def compare(
         recipes: names, paths of TOML files, or `Recipe` records; `None` takes the preset's.
         seeds: number of repetitions; `None` takes three where a quarter of an hour (or the budget) allows.
         preset: `default` or `classroom`.
-        backbones: timm model names; `mobilenetv2_100` if none is named.
+        backbones: timm model names or weight files; `mobilenetv2_100` if none is named, and `small32_m` for images up to 64 px.
         weights_dir: folder of weight files, searched first.
         input_size: side in pixels that every network sees.
-        budget: such as `"10m"`, or seconds; seeds and epochs are planned to fit.
+        budget: such as `"10m"`, or seconds; seeds and epochs are planned to fit. Not together with `epochs`.
         epochs, batch_size, augmentation: override the recipes' own.
         limit: use a stratified subset of this many training images.
         margin: differences within it do not matter to you (a share: 0.01 is one point).
@@ -134,6 +135,7 @@ def compare(
     Raises:
         HeadstartError: data, weights or arguments cannot be used; the message says what to do.
     """
+    given = dict(locals())
     require_working_packages()
     chosen_language = resolve_language(language)
     request = StudyRequest(
@@ -162,7 +164,7 @@ def compare(
     if not outcome.recipes:
         reasons = "; ".join(f"{missing.name}: {missing.detail}" for missing in outcome.not_run)
         raise RunError(f"No recipe could run. {reasons}")
-    results_path = write_results(outcome, chosen_language, command or f"headstart.compare({str(data)!r})")
+    results_path = write_results(outcome, chosen_language, command or written_call(compare, given))
     paths = write_report(outcome.ledger.folder, chosen_language)
     return Comparison(read_json(results_path), outcome.ledger.folder, paths)
 
@@ -178,7 +180,7 @@ def pretrain(
     epochs: int | None = None,
     budget: str | float | None = None,
     batch_size: int = 128,
-    learning_rate: float = 0.1,
+    learning_rate: float = 0.03,
     mixup: float = 0.0,
     augmentation: Augmentation | None = None,
     title: str = "",
@@ -217,6 +219,7 @@ def pretrain(
     Raises:
         HeadstartError: data, weights or arguments cannot be used; the message says what to do.
     """
+    given = dict(locals())
     require_working_packages()
     request = PretrainRequest(
         data=str(data),
@@ -238,7 +241,7 @@ def pretrain(
         seed=seed,
     )
     return run_pretraining(
-        request, choose_device(device), observer or SilentObserver(), command or f"headstart.pretrain({str(data)!r})"
+        request, choose_device(device), observer or SilentObserver(), command or written_call(pretrain, given)
     )
 
 

@@ -47,6 +47,23 @@ def test_augmentation_that_is_there_already_is_not_advised() -> None:
     assert "augment" not in _judge(0.95, 0.7, augmentation="shift").advice
 
 
+def test_a_larger_input_is_not_advised_where_the_backbone_sees_its_own() -> None:
+    assert "larger-input" in _judge(0.29, 0.285, "probe").advice
+    at_its_own = _judge(0.29, 0.285, "probe", at_native_size=True)
+    assert at_its_own.verdict == "underfits"
+    assert at_its_own.advice == ("other-preprocessing", "unfreeze-more")
+
+
+def test_more_layers_are_not_advised_where_all_are_trained() -> None:
+    assert _judge(0.29, 0.285, "finetune", trains_all=True).advice == ("larger-input", "train-longer")
+    assert _judge(0.29, 0.285, "finetune", trains_all=True, at_native_size=True).advice == ("train-longer",)
+    # They say nothing of overfitting.
+    assert (
+        _judge(0.95, 0.7, "finetune", trains_all=True, at_native_size=True).advice
+        == _judge(0.95, 0.7, "finetune").advice
+    )
+
+
 def test_a_loss_that_still_falls_asks_for_more_epochs() -> None:
     assert _judge(0.4, 0.4, still_improving=True).advice[0] == "train-longer"
 

@@ -67,6 +67,7 @@ def test_a_comparison_ends_with_table_verdict_and_path(
     results = _results(terminal)
     printed = finished.stdout
     assert "about" in printed[: printed.index("seed 0")]  # how long it will take, before it starts
+    assert "cnn: 2 seeds, about" in printed  # and how long each recipe
     assert " ".join(results["verdict"]["statement"].split()) in " ".join(printed.split())
     assert printed.rstrip().endswith("report.html")
     for name in ("fast", "cnn", f"{TINY}-probe", f"{TINY}-finetune", "random-features", "majority"):
@@ -151,6 +152,7 @@ def test_env_says_what_is_there_in_both_languages(terminal: Terminal) -> None:
         (("compare", "no-such-folder"), 2, "no-such-folder"),
         (("compare", "digits", "--backbone", "mobilenet_v2_100"), 2, "mobilenetv2_100"),
         (("compare", "digits", "--budget", "soon"), 2, "10m"),
+        (("compare", "digits", "--epochs", "2", "--budget", "1m"), 2, "Give one of them"),
         (("compare", "digits", "--device", "tpu"), 2, "auto, cpu, cuda or mps"),
         (("compare", "digits", "--lang", "fr"), 2, "fr"),
         (("report", "nowhere"), 6, "not a finished run"),
@@ -164,6 +166,29 @@ def test_a_mistake_gets_one_message_and_a_code(
     assert done.returncode == code, done.stderr
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_pretrain_says_how_long_it_takes_and_where_it_wrote(terminal: Terminal) -> None:
+    settings = (
+        "--architecture",
+        "small32_s",
+        "--input-size",
+        "8",
+        "--limit",
+        "100",
+        "--epochs",
+        "2",
+        "--out",
+        "made.safetensors",
+    )
+    done = terminal("pretrain", "digits", *settings)
+    assert done.returncode == 0, done.stderr
+    assert "Plan: 2 epochs, about" in done.stdout
+    assert "made.safetensors" in done.stdout[done.stdout.index("Plan") :]
+    again = terminal("pretrain", "digits", *settings)
+    assert again.returncode == 0, again.stderr
+    assert "Plan" not in again.stdout
+    assert "done before" in again.stdout
 
 
 def test_diagnose_names_the_cause_and_hands_over_the_recipe(terminal: Terminal) -> None:

@@ -37,3 +37,10 @@ def write_tiny_weights(folder: Path, name: str = TINY, **changes: str) -> Path:
     path = folder / f"{name}.safetensors"
     save_file(tiny_state(), path, metadata=metadata(**changes))
     return path
+
+
+def write_other_weights(folder: Path, name: str, seed: int) -> Path:
+    """Write a weight file of the same network with other random weights, or over one of this name."""
+    path = folder / f"{name}.safetensors"
+    save_file(tiny_state(seed), path, metadata=metadata())
+    return path

@@ -16,10 +16,13 @@ from headstart.models.backbones import (
     build_random_backbone,
     default_input_size,
     find_backbone,
+    located,
+    made_for_small_images,
     seeded_torch,
     split_for_fine_tuning,
     untrained_backbone,
 )
+from headstart.models.weights import BUNDLED_WEIGHTS
 from tests.models.factory import TINY, tiny_state, write_tiny_weights
 
 
@@ -54,6 +57,18 @@ def test_a_file_that_lacks_a_key_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(WeightsError, match=r"conv_head\.weight"):
         find_backbone(TINY, tmp_path)
+
+
+def test_a_name_that_only_a_file_goes_by_is_that_files_path(tmp_path: Path) -> None:
+    path = write_tiny_weights(tmp_path, name="mine")
+    shutil.copy(BUNDLED_WEIGHTS / "small32_s.safetensors", tmp_path / "fine.safetensors")
+    assert located("mine", tmp_path) == str(path)
+    assert find_backbone(located("mine", tmp_path)).path == path
+    # A name of timm's stays one, even where a file holds that architecture; a path stays a path.
+    for name in (TINY, "small32_s", "resnet18.a1_in1k", str(path), "nosuchnet"):
+        assert located(name, tmp_path) == name
+    assert not made_for_small_images("fine")
+    assert made_for_small_images(located("fine", tmp_path))
 
 
 def test_an_unknown_name_suggests_near_ones() -> None:

@@ -307,7 +307,14 @@ def _recipe(
         "name": name,
         "kind": kind,
         "control": control,
-        "settings": {"name": name, "kind": kind, "backbone": backbone, "epochs": epochs, "learning_rate": 0.001},
+        "settings": {
+            "name": name,
+            "kind": kind,
+            "backbone": backbone,
+            "epochs": epochs,
+            "learning_rate": 0.001,
+            "width": 16 if kind == "scratch" else 32,
+        },
         "backbone": backbone,
         "weights": {
             "source": "timm/mobilenetv2_100.ra_in1k",
@@ -378,6 +385,12 @@ def _recipe(
             }
             for index in range(8)
         ],
+        # The budget left the network from scratch fewer epochs and half its width.
+        "planned": {
+            "seconds": 388.2 * scale,
+            "asked_epochs": epochs + 8 if kind == "scratch" else epochs,
+            "asked_width": 32,
+        },
         "cost": {
             "parameters": 0 if kind == "majority" else 2_236_682 if backbone else 1_147_466,
             "parameters_trained": 0 if kind == "majority" else 12_810,

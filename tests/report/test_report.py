@@ -218,6 +218,7 @@ def _formatted(results: dict[str, Any], texts: Texts) -> list[str]:
                 found += [texts.percent(epoch["val_accuracy"]), texts.decimal(epoch["train_loss"], 3)]
         for entry in recipe["reliability"]:
             found += [texts.percent(entry["accuracy"])] if entry["count"] else []
+        found.append(texts.duration(recipe["planned"]["seconds"]))
         cost = recipe["cost"]
         found += [texts.count(cost[name]) for name in ("parameters", "parameters_trained", "macs")]
         found += [texts.duration(cost[name]) for name in cost if name.endswith("_seconds")]
@@ -272,6 +273,56 @@ def test_what_could_not_run_says_what_to_do(document: Document) -> None:
     assert any("resnet50-probe" in item and "--weights-dir" in item for item in items)
     assert any("resnet50-finetune" in item and "1\u00a0h\u00a030\u00a0min" in item for item in items)
     assert any("vit-probe" in item and "MemoryError" in item for item in items)
+
+
+CUT = {
+    "en": (
+        "the same, as predicted (first seed)",
+        "cnn was shortened to fit the budget: 12 of its 20 epochs, width 16 instead of 32.",
+    ),
+    "es": (
+        "lo mismo, según lo previsto (primera semilla)",
+        "cnn se acortó para caber en el tiempo disponible: 12 de sus 20 épocas; ancho 16 en lugar de 32.",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_what_was_predicted_stands_beside_what_it_took_and_what_a_budget_cut_is_said(
+    tmp_path: Path, language: str
+) -> None:
+    row, sentence = CUT[language]
+    results = full_results()
+    predicted, cut = _planned(build_document(results, language, tmp_path), row)
+    assert predicted == [Texts(language).duration(recipe["planned"]["seconds"]) for recipe in results["recipes"]]
+    assert sentence in cut
+    said = sentence.split(":")[0].removeprefix("cnn")
+    assert [item for item in cut if said in item] == [sentence]  # nothing else was cut
+    for recipe in results["recipes"]:
+        recipe["planned"].update(asked_epochs=recipe["settings"]["epochs"], asked_width=recipe["settings"]["width"])
+    assert sentence not in _planned(build_document(results, language, tmp_path), row)[1]
+
+
+def test_a_run_from_before_the_plan_was_kept_has_its_report(tmp_path: Path) -> None:
+    results = full_results()
+    for recipe in results["recipes"]:
+        del recipe["planned"]
+    for language in ("en", "es"):
+        document = build_document(results, language, tmp_path)
+        _parsed(render_html(document))
+        predicted, cut = _planned(document, CUT[language][0])
+        assert predicted == []
+        assert CUT[language][1] not in cut
+
+
+def _planned(document: Document, row: str) -> tuple[list[str], list[str]]:
+    """The cells of the row with this name, and every item of every list."""
+    blocks = _blocks(document.blocks)
+    rows = [
+        [plain_text(cell) for cell in cells] for block in blocks if isinstance(block, Table) for cells in block.rows
+    ]
+    items = [plain_text(item) for block in blocks if isinstance(block, ListBlock) for item in block.items]
+    return [cell for cells in rows if cells[0] == row for cell in cells[1:]], items
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Pretraining end to end on the digits: file, card, resume to the same bytes, refusals."""
 
+import inspect
 import json
 import os
 import signal
@@ -15,6 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
+import headstart
+from headstart.cli import studies
+from headstart.data.sources import load_images
 from headstart.errors import RunError, UsageError, WeightsError
 from headstart.files import sha256_of_file
 from headstart.models.backbones import find_backbone
@@ -117,6 +121,69 @@ def test_a_killed_pretraining_ends_with_the_same_bytes(tmp_path: Path) -> None:
     first, second = (tmp_path / folder / "made.safetensors" for folder in ("whole", "killed"))
     assert sha256_of_file(first) == sha256_of_file(second)
     assert "taught by" in find_backbone(str(first)).pretraining
+
+
+def test_a_finished_file_does_not_pass_over_a_data_set_that_it_was_not_judged_on(tmp_path: Path) -> None:
+    request = _request(tmp_path, judges=(_other_size(tmp_path),))
+    assert not _run(request).was_done
+    written = sha256_of_file(tmp_path / "made.safetensors")
+    with pytest.raises(RunError, match="not judged on digits"):
+        _run(replace(request, judges=(*request.judges, "digits")))
+    assert sha256_of_file(tmp_path / "made.safetensors") == written
+    assert _run(request).was_done
+    assert _run(replace(request, judges=())).was_done
+
+
+def test_where_no_size_is_in_both_sets_there_is_a_dash_and_no_count(tmp_path: Path) -> None:
+    made = _run(_request(tmp_path, judges=(_other_size(tmp_path),)))
+    judged = json.loads(made.file.metadata["judged"])[0]
+    assert judged["exact_duplicates"] is None
+    assert judged["near_duplicates"] > 0  # the same digits, at twice the size
+    row = next(line for line in made.card.read_text(encoding="utf-8").splitlines() if line.startswith("| larger |"))
+    assert row.split(" | ")[5] == "–"
+
+
+def _other_size(folder: Path) -> str:
+    """The digits at twice their size."""
+    digits = load_images("digits")
+    larger = np.repeat(np.repeat(digits.images, 2, axis=1), 2, axis=2)
+    np.savez(folder / "larger.npz", X=larger, y=digits.labels)
+    return str(folder / "larger.npz")
+
+
+def test_it_says_how_long_it_will_take_before_it_trains(tmp_path: Path) -> None:
+    class Notes(SilentObserver):
+        def __init__(self) -> None:
+            self.planned: list[tuple[int, float]] = []
+            self.trained = False
+
+        def pretraining_planned(self, epochs: int, seconds: float) -> None:
+            assert not self.trained
+            self.planned.append((epochs, seconds))
+
+        def stage(self, name: str, total: int) -> None:
+            self.trained = self.trained or name == "training"
+
+    notes = Notes()
+    run_pretraining(_request(tmp_path), CPU, notes, "headstart pretrain digits")
+    ((epochs, seconds),) = notes.planned
+    assert notes.trained
+    assert epochs == 2
+    assert 0 < seconds < 120
+
+
+def test_the_defaults_are_the_same_in_python_on_the_command_line_and_in_the_request() -> None:
+    python, command = (inspect.signature(function).parameters for function in (headstart.pretrain, studies.pretrain))
+    fields = PretrainRequest.__dataclass_fields__
+    same = {"out", "teacher", "weights_dir", "input_size", "epochs", "batch_size", "learning_rate", "mixup"}
+    same |= {"architecture", "augmentation", "title", "licence", "limit", "seed"}
+    for name in same:
+        assert python[name].default == command[name].default == fields[name].default, name
+    assert python["budget"].default is command["budget"].default is fields["budget_seconds"].default is None
+    assert python["device"].default == command["device"].default
+    assert python["judges"].default == fields["judges"].default == ()
+    # Nothing that decides the weights is left out of the comparison.
+    assert same | {"data", "budget_seconds", "judges"} == fields.keys()
 
 
 def test_a_file_made_otherwise_is_not_overwritten(tmp_path: Path) -> None:

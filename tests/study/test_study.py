@@ -1,6 +1,7 @@
 """Studies end to end on the digits, with a tiny backbone: resume, identity, failures, what runs and what does not."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from safetensors.torch import save_file
 
 from headstart.bundle import load_bundle
 from headstart.errors import RunError, UsageError
-from headstart.models.backbones import find_backbone
+from headstart.files import read_json, write_json
+from headstart.models.backbones import build_backbone, find_backbone
+from headstart.models.weights import BUNDLED_WEIGHTS
 from headstart.records import NotRun, Recipe, TrialResult, trial_identity
 from headstart.study.ledger import Ledger, list_runs, open_run
 from headstart.study.observer import SilentObserver
@@ -25,7 +28,8 @@ from headstart.study.planning import Plan
 from headstart.study.run import StudyOutcome, StudyRequest, run_study
 from headstart.training.callbacks import Callback
 from headstart.training.engine import Training
-from tests.models.factory import TINY, metadata, write_tiny_weights
+from headstart.training.features import extract_features
+from tests.models.factory import TINY, metadata, write_other_weights, write_tiny_weights
 
 CPU = torch.device("cpu")
 
@@ -138,6 +142,7 @@ def _comparable(runs: Path) -> Any:
         del loaded["study"][key]
     for entry in loaded["recipes"]:
         entry["cost"] = {key: entry["cost"][key] for key in ("parameters", "parameters_trained", "macs")}
+        del entry["planned"]["seconds"]
         for curve in entry["history"]:
             for epoch in curve["epochs"]:
                 del epoch["seconds"]
@@ -188,6 +193,72 @@ def test_without_weights_the_transfer_recipes_are_set_aside_with_the_reason(
     assert f"put {TINY}.safetensors" in outcome.not_run[0].detail
 
 
+def test_of_a_family_that_no_hub_has_it_is_said_how_to_make_it(tmp_path: Path) -> None:
+    request = _request(tmp_path, backbones=("small32_l",), recipes=("small32_l-probe", "random-features", "majority"))
+    outcome, notes = _run(request)
+    assert notes.ran == ["random-features", "majority"]
+    assert outcome.not_run == (NotRun("small32_l-probe", "not-pretrained", "small32_l"),)
+
+
+def test_two_files_of_one_architecture_are_kept_apart(tmp_path: Path) -> None:
+    first, second = (write_other_weights(tmp_path, name, seed) for name, seed in (("a", 1), ("b", 2)))
+    request = _request(tmp_path, backbones=(str(first), str(second)), recipes=("a-probe", "b-probe"))
+    outcome, _ = _run(request)
+    hashes = [find_backbone(str(path)).weights_sha256 for path in (first, second)]
+    assert hashes[0] != hashes[1]
+    record = read_json(outcome.ledger.folder / "request.json")
+    assert record["weights"] == {"a-probe": hashes[0], "b-probe": hashes[1]}
+    assert [recipe.planned.recipe.weights_sha256 for recipe in outcome.recipes] == hashes
+    assert len(set(_logits(outcome).values())) == 2
+    # Either file trained anew, at the path where it was, is another question.
+    for number, (name, seed) in enumerate((("a", 3), ("b", 4)), start=2):
+        write_other_weights(tmp_path, name, seed)
+        retrained, notes = _run(request)
+        assert retrained.ledger.folder.name == f"digits-{number}"
+        assert notes.read == []
+    assert _run(request)[1].ran == []
+
+
+def test_a_small_backbone_named_by_its_file_is_fine_tuned_as_one(tmp_path: Path) -> None:
+    request = _request(tmp_path, backbones=("mine",), recipes=("mine-finetune",), input_size=None, limit=100)
+    shutil.copy(BUNDLED_WEIGHTS / "small32_s.safetensors", tmp_path / "weights" / "mine.safetensors")
+    outcome, _ = _run(request)
+    recipe = outcome.recipes[0].planned.recipe
+    assert (recipe.name, recipe.backbone) == ("mine-finetune", "small32_s")
+    assert (recipe.unfreeze, recipe.optimizer, recipe.input_size) == ("all", "muon", 32)
+    assert outcome.recipes[0].results[0].cost.parameters_trained == outcome.recipes[0].results[0].cost.parameters
+
+
+def test_the_seconds_of_features_are_those_of_train_and_val(tmp_path: Path) -> None:
+    outcome, _ = _run(_request(tmp_path, recipes=(f"{TINY}-probe",)))
+    result, images, split = outcome.recipes[0].results[0], outcome.images, outcome.split
+    backbone = find_backbone(TINY, tmp_path / "weights")
+    assert result.recipe.preprocessing is not None
+    whole = extract_features(
+        images,
+        build_backbone(backbone),
+        f"{backbone.weights_sha256}",
+        result.recipe.preprocessing,
+        device=CPU,
+        reporter=SilentObserver(),
+    ).seconds  # from the cache: the seconds that it took
+    share = (len(split.train) + len(split.val)) / len(images.images)
+    assert 0.5 < share < 1
+    assert result.cost.features_seconds == pytest.approx(share * whole, rel=1e-6)
+
+
+def test_a_plan_from_before_it_kept_what_was_asked_for_is_read(tmp_path: Path) -> None:
+    first, notes = _run(_request(tmp_path, recipes=("cnn",)))
+    path = first.ledger.folder / "plan.json"
+    plan = read_json(path)
+    for entry in plan["recipes"]:
+        del entry["asked_epochs"], entry["asked_width"]
+    write_json(path, plan)
+    _, again = _run(_request(tmp_path, recipes=("cnn",)))
+    assert again.read == ["cnn"]
+    assert again.plan == notes.plan
+
+
 def test_small_images_have_a_backbone_without_network_or_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,7 +304,12 @@ def test_a_budget_takes_seeds_first_then_epochs(tmp_path: Path) -> None:
     _, notes = _run(request)
     assert notes.plan is not None
     assert notes.plan.seeds == (0,)
-    assert notes.plan.recipes[0].recipe.epochs < 20
+    planned = notes.plan.recipes[0]
+    assert planned.recipe.epochs < 20
+    assert planned.was_cut
+    assert (planned.asked_epochs, planned.asked_width) == (20, 32)
+    _, again = _run(request)  # what was asked for is kept with the plan
+    assert again.plan == notes.plan
 
 
 def test_a_tight_budget_narrows_the_fast_network(tmp_path: Path) -> None:
@@ -244,6 +320,7 @@ def test_a_tight_budget_narrows_the_fast_network(tmp_path: Path) -> None:
     # Epochs first: as few as make a curve; only then the width.
     assert planned.epochs == 2
     assert 8 <= planned.width < 32
+    assert notes.plan.recipes[0].asked_width == 32
 
 
 def test_another_request_gets_another_folder_and_a_named_run_is_planned_anew(tmp_path: Path) -> None:
@@ -308,6 +385,7 @@ def test_a_users_callback_works_and_enters_the_identity(tmp_path: Path) -> None:
         ({"margin": 5.0}, "--margin"),
         ({"input_size": 4}, "--input-size"),
         ({"augmentation": "magic"}, "--augmentation"),
+        ({"epochs": 2, "budget_seconds": 60.0}, "--epochs and --budget both"),
         ({"recipes": ("nothing",)}, "no recipe 'nothing'"),
         ({"recipes": ("cnn", "cnn")}, "must differ"),
     ],

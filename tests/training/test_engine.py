@@ -135,6 +135,33 @@ def test_mixing_and_averaging_survive_a_kill(tmp_path: Path, augmentation: Any) 
     assert _curve(fitted) == _curve(refitted)
 
 
+@pytest.mark.parametrize("batch_size", [21, 57])
+def test_a_single_image_left_over_is_passed_over_and_not_counted(tmp_path: Path, batch_size: int) -> None:
+    """400 images: 19 batches of 21, or 7 of 57, and one image left over, which batch norm has no statistics of."""
+    assert 400 % batch_size == 1
+
+    class Steps(Callback):
+        def __init__(self) -> None:
+            self.seen: list[tuple[int, int]] = []
+
+        def on_batch_end(self, training: Training) -> None:
+            self.seen.append((training.batch, training.batches))
+
+    recipe = RECIPE.with_changes(batch_size=batch_size, weight_averaging=0.99)
+    steps = Steps()
+    whole, fitted = _train(tmp_path / "whole", recipe, callbacks=[steps])
+    each = 400 // batch_size
+    assert steps.seen == 3 * [(batch, each) for batch in range(1, each + 1)]
+    for killed_in in (2, 3):
+        folder = tmp_path / f"killed in {killed_in}"
+        with pytest.raises(Killed):
+            _train(folder, recipe, callbacks=[KillAfter(killed_in)])
+        resumed, refitted = _train(folder, recipe, callbacks=[Callback()])
+        # The average counts the steps that were made: a batch too many would weigh the next ones less.
+        assert _bytes(whole) == _bytes(resumed)
+        assert _curve(fitted) == _curve(refitted)
+
+
 def test_what_is_evaluated_and_kept_are_the_averaged_weights(tmp_path: Path) -> None:
     recipe = RECIPE.with_changes(epochs=1, augmentation="none")
     plain, _ = _train(tmp_path / "plain", recipe)

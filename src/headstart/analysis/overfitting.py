@@ -64,6 +64,8 @@ def judge_fit(
     reference: str | None = None,
     still_improving: bool = False,
     augmentation: Augmentation = "none",
+    at_native_size: bool = False,
+    trains_all: bool = False,
 ) -> FitJudgement:
     """Judge one recipe.
 
@@ -78,6 +80,8 @@ def judge_fit(
         reference_accuracy, reference: best val accuracy of any other recipe of the study.
         still_improving: val loss was still falling when the epochs ended.
         augmentation: that the recipe used.
+        at_native_size: its backbone sees images at least as large as it was pretrained on.
+        trains_all: no layer of its network is frozen.
     """
     overfit_part = gap.mean if gap.low > GAP_THRESHOLD else 0.0
     shortfall, short_code = _shortfall(train_accuracy, majority_rate, reference_accuracy)
@@ -87,7 +91,9 @@ def judge_fit(
         advice = tuple(a for a in _OVERFITTING_ADVICE[kind] if a != "augment" or augmentation == "none")
     elif shortfall > 0:
         verdict, code = "underfits", short_code
-        advice = _UNDERFITTING_ADVICE[kind]
+        pointless = {"larger-input"} if at_native_size else set[str]()
+        pointless |= {"unfreeze-more"} if trains_all else set()
+        advice = tuple(a for a in _UNDERFITTING_ADVICE[kind] if a not in pointless)
         if still_improving and "train-longer" in advice:
             advice = ("train-longer", *(a for a in advice if a != "train-longer"))
     else:

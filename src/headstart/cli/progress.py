@@ -1,7 +1,7 @@
 """What the terminal shows while a comparison runs, and at its end."""
 
 import json
-import shlex
+from dataclasses import asdict
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +13,8 @@ from headstart.diagnosing import Diagnosis
 from headstart.records import DuplicateReport, ImageSet, NotRun, Recipe, Split, TrialResult
 from headstart.report.diagnosis_terminal import diagnosis_table, diagnosis_text
 from headstart.report.language import Texts
+from headstart.report.sections.cost import written_cut
+from headstart.report.sections.diagnosis_runs import compare_command
 from headstart.report.terminal import comparison_table
 from headstart.study.ledger import Ledger
 from headstart.study.planning import Plan
@@ -102,10 +104,26 @@ class TerminalObserver:
             seeds=texts.count(len(plan.seeds)),
             duration=texts.duration(plan.predicted_seconds),
         )
+        for planned in plan.recipes:
+            if planned.seconds_per_seed:
+                cut = written_cut(asdict(planned.recipe), planned.asked_epochs, planned.asked_width, texts)
+                line = texts.get(
+                    "cli.plan_recipe",
+                    name=planned.recipe.name,
+                    seeds=texts.many("units.seeds", len(planned.seeds)),
+                    duration=texts.duration(planned.seconds_per_seed),
+                    cut=f" ({cut})" if cut else "",
+                )
+                self._console.print(f"  {line}", markup=False, highlight=False)
         if done:
             self._say("cli.already_done", done=texts.count(done), total=texts.count(total), folder=str(ledger.folder))
         for missing in plan.not_run:
             self._say(f"cli.not_run_{missing.reason.replace('-', '_')}", name=missing.name, detail=missing.detail)
+
+    def pretraining_planned(self, epochs: int, seconds: float) -> None:
+        """Say how long it will train."""
+        texts = self._texts
+        self._say("cli.pretrain_plan", epochs=texts.count(epochs), duration=texts.duration(seconds))
 
     def trial_begins(self, recipe: Recipe, seed: int, number: int, total: int) -> None:
         """Nothing: the stages that follow say it."""
@@ -147,13 +165,9 @@ def print_diagnosis(console: Console, texts: Texts, found: Diagnosis) -> None:
     console.print(diagnosis_text(found.record, texts), highlight=False)
     console.print(texts.get("cli.report_at", path=str(found.paths.html)), markup=False, soft_wrap=True)
     toml = found.record["repair"]["toml"]
-    if toml is not None:
-        data = found.record["data"]["source"]
-        line = texts.get(
-            "cli.repaired_recipe",
-            command=shlex.join(["headstart", "compare", data, "--recipe", str(found.folder / toml)]),
-        )
-        console.print(line, markup=False, soft_wrap=True)
+    command = compare_command(found.record, str(found.folder / toml)) if toml is not None else ""
+    if command:
+        console.print(texts.get("cli.repaired_recipe", command=command), markup=False, soft_wrap=True)
 
 
 def print_pretrained(console: Console, texts: Texts, made: Pretrained) -> None:

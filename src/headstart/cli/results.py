@@ -152,9 +152,7 @@ def env(
         from headstart.models.weights import weight_files
 
         found = weight_files(weights_dir)
-        rows["weight files"] = ", ".join(f"{file.architecture} ({file.path})" for file in found) or texts.get(
-            "cli.none"
-        )
+        rows["weight files"] = ", ".join(f"{file.architecture} ({file.path})" for file in found)
     for key, value in rows.items():
         table.add_row(texts.get(f"cli.env_{key.replace('-', '_').replace(' ', '_')}"), str(value))
     console.print(table)
@@ -163,8 +161,6 @@ def env(
         console.print(texts.get("cli.repair", command=problem.repair), markup=False)
     if problems:
         raise typer.Exit(5)
-    if not rows["weight files"] or rows["weight files"] == texts.get("cli.none"):
-        console.print(texts.get("cli.no_weight_files", folder=folders()["weights"]), markup=False)
     console.print(texts.get("cli.all_well"), style="green")
 
 

@@ -33,7 +33,9 @@ def compare(
     backbone: Annotated[
         list[str] | None,
         typer.Option(
-            "--backbone", help="A timm model name or a weight file; may be repeated. Default: mobilenetv2_100."
+            "--backbone",
+            help="A timm model name or a weight file; may be repeated. Default: mobilenetv2_100, and small32_m for images "
+            "up to 64 px.",
         ),
     ] = None,
     weights_dir: Annotated[
@@ -45,13 +47,16 @@ def compare(
     seeds: Annotated[
         int | None, typer.Option(help="Repetitions of each recipe. Default: 3 where the time allows.")
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="Time to plan for, such as 90s, 10m or 1h30m.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Time to plan for, such as 90s, 10m or 1h30m. Not together with --epochs.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of every recipe that trains by epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     augmentation: Annotated[
         str | None,
         typer.Option(
-            help="For recipes that train on images: none, shift, shift-flip, crop or crop-flip. Default: what is safe for the data."
+            help="For recipes that train on images: none, shift, shift-flip, shift-alternate, crop or crop-flip. Default: what "
+            "is safe for the data."
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use a stratified subset of this many training images.")] = None,
@@ -125,7 +130,7 @@ def pretrain(
         str, typer.Argument(help="Images with labels: as for compare. A test part of its own is left alone.")
     ],
     architecture: Annotated[
-        str, typer.Option(help="small32_s, small32_m or small32_l: about 0.5, 1.1 and 3.0 million parameters.")
+        str, typer.Option(help="small32_s, small32_m or small32_l: about 0.5, 1.4 and 3.0 million parameters.")
     ] = "small32_m",
     out: Annotated[
         Path | None, typer.Option(help="The weight file to write. Default: <architecture>.safetensors here.")
@@ -148,7 +153,8 @@ def pretrain(
     augmentation: Annotated[
         str | None,
         typer.Option(
-            help="none, shift, shift-flip, crop or crop-flip. Default: crop, and flip where a mirrored image keeps its class."
+            help="none, shift, shift-flip, shift-alternate, crop or crop-flip. Default: crop, and flip where a mirrored image "
+            "keeps its class."
         ),
     ] = None,
     title: Annotated[str, typer.Option(help="Name of the training images, for the model card.")] = "",

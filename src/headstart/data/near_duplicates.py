@@ -14,7 +14,7 @@ from headstart.records import Images, Indices, Preprocessing
 
 SIMILAR = 0.95
 """Correlation from which a pair is counted. Chosen by looking: below it, pairs on CIFAR-10 and Tiny ImageNet shared no more
-than a bright sky; above it, the same photograph appears (docs/small-images.md shows the closest)."""
+than a bright sky; above it, the same photograph appears."""
 
 _SIDE = 16
 _BLOCK = 2048  # 2048 x 100,000 float32 correlations are 0.8 GB; the other side is taken in blocks, too

@@ -97,6 +97,14 @@ def find_backbone(name: str, weights_dir: Path | None = None) -> Backbone:
     return _from_hub(resolved, weights_dir)
 
 
+def located(name: str, weights_dir: Path | None = None) -> str:
+    """A backbone's name as it is, or the path of the weight file in the weight folders that alone goes by it."""
+    if name.endswith(".safetensors") or timm.is_model(name.split(".")[0]):
+        return name
+    file = find_weights_file(name, weights_folders(weights_dir))
+    return name if file is None else str(file.path)
+
+
 def made_for_small_images(name: str) -> bool:
     """Whether a backbone, by its name or in its weight file, was pretrained at a size that small images have."""
     if name.endswith(".safetensors"):

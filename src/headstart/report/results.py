@@ -196,6 +196,11 @@ def _recipe_entry(outcome: RecipeOutcome, study: StudyOutcome) -> dict[str, Any]
         ],
         "chosen": [{"seed": result.seed} | result.chosen for result in results],
         "mistakes": [],
+        "planned": {
+            "seconds": outcome.planned.seconds_per_seed,
+            "asked_epochs": outcome.planned.asked_epochs,
+            "asked_width": outcome.planned.asked_width,
+        },
         "cost": _cost([result.cost for result in results]),
     }
 
@@ -209,6 +214,7 @@ def _judge(outcome: RecipeOutcome, study: StudyOutcome, gap: Estimate) -> FitJud
         if other is not outcome
     }
     best_other = max(others, key=lambda name: others[name]) if others else None
+    backbone = outcome.planned.backbone
     return judge_fit(
         kind=recipe.kind,
         gap=gap,
@@ -219,6 +225,8 @@ def _judge(outcome: RecipeOutcome, study: StudyOutcome, gap: Estimate) -> FitJud
         reference=best_other,
         still_improving=_still_improving(results),
         augmentation=recipe.augmentation,
+        at_native_size=backbone is not None and (recipe.input_size or 0) >= backbone.native_size,
+        trains_all=recipe.kind == "finetune" and recipe.unfreeze == "all",
     )
 
 

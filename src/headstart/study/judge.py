@@ -60,8 +60,16 @@ def judge_backbone(
         "probe_accuracy": round(float(correct.mean()), 4),
         "near_duplicates": found.count,
         "probe_accuracy_without_near_duplicates": round(float(correct[~similar].mean()), 4),
-        "exact_duplicates": int(np.isin(images.image_hashes[split.test], pretrained_on.image_hashes[train]).sum()),
+        "exact_duplicates": _exact_duplicates(images, split.test, pretrained_on, train),
     }
+
+
+def _exact_duplicates(images: ImageSet, test: Indices, pretrained_on: ImageSet, train: Indices) -> int | None:
+    """Test images whose pixels are in the backbone's training set; `None` where no size is in both, so that none can be."""
+    sizes, others = ({(size.width, size.height) for size in one.original_sizes} for one in (images, pretrained_on))
+    if not sizes & others:
+        return None
+    return int(np.isin(images.image_hashes[test], pretrained_on.image_hashes[train]).sum())
 
 
 def _few_labels(images: ImageSet, split: Split) -> Split:

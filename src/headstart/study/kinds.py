@@ -151,7 +151,7 @@ def _train_probe(bench: Bench, recipe: Recipe, backbone: Backbone | None, seed: 
         parameters_trained=weight.numel() + bias.numel(),
         fitted=fitted,
         chosen=chosen,
-        features_seconds=features.seconds,
+        features_seconds=_share_of_training(bench) * features.seconds,
         head_seconds=head_seconds,
         images_per_second=len(features.values) / features.seconds,
     )
@@ -202,7 +202,7 @@ def _train_finetune(bench: Bench, recipe: Recipe, backbone: Backbone | None, see
         fitted=fitted,
         chosen={"l2": head.l2},
         data_seconds=train.seconds + val.seconds,
-        features_seconds=features_seconds,
+        features_seconds=_share_of_training(bench) * features_seconds,
         head_seconds=head_seconds,
         network_seconds=max(fitted.seconds - train.seconds - val.seconds, 0.0),
         images_per_second=fitted.images_per_second,
@@ -285,6 +285,11 @@ def _extract(bench: Bench, recipe: Recipe, module: nn.Module, key: str, half_pre
         reporter=bench.reporter,
         half_precision=half_precision,
     )
+
+
+def _share_of_training(bench: Bench) -> float:
+    """Of the seconds that all images' features took: what train and val took, since test is no part of training."""
+    return (len(bench.split.train) + len(bench.split.val)) / len(bench.images.images)
 
 
 def _fit_convex(bench: Bench, features: npt.NDArray[np.floating]) -> LinearHead:

@@ -60,14 +60,15 @@ def model_card(
     if judged:
         lines += [
             "A linear probe on frozen features, its L2 chosen on val; test images that resemble a training image of the "
-            "backbone (correlation of at least 0.95 at 16 x 16 px, mirrored or not) are counted, and left out in the last column.",
+            "backbone (correlation of at least 0.95 at 16 x 16 px, mirrored or not) are counted, and left out in the last column. "
+            "A dash: no image size is in both sets, so that there can be no exact duplicates.",
             "",
             "| data | size | labels | test images | accuracy | exact duplicates | near duplicates | accuracy without them |",
             "|---|---|---|---|---|---|---|---|",
         ]
         lines += [
             f"| {one['data']} | {one['input_size']} px | {one['labels']:,} | {one['test_images']:,} | "
-            f"{_percent(one['probe_accuracy'])} | {one['exact_duplicates']:,} | {one['near_duplicates']:,} | "
+            f"{_percent(one['probe_accuracy'])} | {_count(one['exact_duplicates'])} | {one['near_duplicates']:,} | "
             f"{_percent(one['probe_accuracy_without_near_duplicates'])} |"
             for one in judged
         ]
@@ -83,6 +84,10 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _count(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
 
 
 def _percent(share: float) -> str:

@@ -20,6 +20,10 @@ class Observer(Reporter, Protocol):
         """The plan is made; `done` of its trials were done before."""
         ...
 
+    def pretraining_planned(self, epochs: int, seconds: float) -> None:
+        """A pretraining has so many epochs and will take about so long, what is done of it included."""
+        ...
+
     def trial_begins(self, recipe: Recipe, seed: int, number: int, total: int) -> None:
         """Trial `number` of `total` begins."""
         ...
@@ -46,6 +50,9 @@ class SilentObserver:
         """Ignore it."""
 
     def plan_ready(self, plan: Plan, ledger: Ledger, done: int) -> None:
+        """Ignore it."""
+
+    def pretraining_planned(self, epochs: int, seconds: float) -> None:
         """Ignore it."""
 
     def trial_begins(self, recipe: Recipe, seed: int, number: int, total: int) -> None:

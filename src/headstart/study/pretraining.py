@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from headstart.data.preprocessing import apply_preprocessing
 from headstart.data.sources import load_images
 from headstart.data.splits import TEST, VAL, draw_stratified
 from headstart.environment import describe_environment
@@ -30,12 +29,18 @@ from headstart.records import Augmentation, ImageSet, Indices, Preprocessing, Re
 from headstart.study.judge import judge_backbone
 from headstart.study.model_card import model_card
 from headstart.study.observer import Observer, decoding_progress
-from headstart.study.planning import backbone_preprocessing, channel_contract, time_steps
+from headstart.study.planning import (
+    augmented,
+    backbone_preprocessing,
+    channel_contract,
+    extraction_seconds,
+    time_steps,
+)
 from headstart.training.batches import ImageBatches
 from headstart.training.callbacks import Callback, HistoryLogger
 from headstart.training.distillation import TaughtClassifier, TeacherCriterion, teacher_lessons
-from headstart.training.engine import Criterion, Fitted, predict_logits, train_network
-from headstart.training.features import extract_features
+from headstart.training.engine import CURVE_IMAGES, Criterion, Fitted, predict_logits, train_network
+from headstart.training.features import are_extracted, extract_features
 from headstart.training.progress import ProgressBar
 
 DEFAULT_EPOCHS = 16
@@ -110,7 +115,7 @@ def run_pretraining(request: PretrainRequest, device: torch.device, observer: Ob
     except Timeout as error:
         raise RunError(f"Another process is training {request.path}. Wait for it, or name another --out.") from error
     try:
-        recipe = _with_epochs(request, recipe, images, train, device, folder)
+        recipe, predicted = _planned(request, recipe, teacher, images, train, val, device, folder)
         identity = _identity(recipe, images, train, val, request.seed)
         if request.path.exists():
             done = read_weights_file(request.path)
@@ -119,7 +124,9 @@ def run_pretraining(request: PretrainRequest, device: torch.device, observer: Ob
                     f"{request.path} is there already, and it was not made by this request. Remove it, or name another "
                     "file with --out."
                 )
+            _require_same_judges(request, judges, done)
             return Pretrained(done, _card_path(request), was_done=True)
+        observer.pretraining_planned(recipe.epochs, predicted)
         network, fitted = _train(request, recipe, teacher, images, train, val, device, observer, folder)
         backbone_state = {name: value.cpu() for name, value in network.backbone.state_dict().items()}
         metadata = _metadata(request, recipe, teacher, images, train, val, network, fitted, device, identity)
@@ -137,6 +144,17 @@ def run_pretraining(request: PretrainRequest, device: torch.device, observer: Ob
     finally:
         lock.release()
     return Pretrained(read_weights_file(request.path), _card_path(request), was_done=False)
+
+
+def _require_same_judges(request: PretrainRequest, judges: list[ImageSet], done: WeightsFile) -> None:
+    """A finished file keeps what was measured and said of it; what a repeated request adds must not be passed over."""
+    judged = {entry["fingerprint"] for entry in json.loads(done.metadata["judged"])}
+    missing = [judge.name for judge in judges if judge.fingerprint not in judged]
+    if missing:
+        raise RunError(
+            f"{request.path} is finished, and it was not judged on {', '.join(missing)}. `headstart compare DATA --backbone "
+            f"{request.path}` measures it there; to have it in the model card, name another --out."
+        )
 
 
 def _validate(request: PretrainRequest) -> None:
@@ -209,26 +227,45 @@ def _recipe(request: PretrainRequest, images: ImageSet, train: Indices, teacher:
     )
 
 
-def _with_epochs(
-    request: PretrainRequest, recipe: Recipe, images: ImageSet, train: Indices, device: torch.device, folder: Path
-) -> Recipe:
-    """Fit the epochs to the budget once; a resumed training keeps the number of the first."""
-    if request.budget_seconds is None:
-        return recipe
+def _planned(
+    request: PretrainRequest,
+    recipe: Recipe,
+    teacher: Backbone | None,
+    images: ImageSet,
+    train: Indices,
+    val: Indices,
+    device: torch.device,
+    folder: Path,
+) -> tuple[Recipe, float]:
+    """The recipe with its epochs, fitted to a budget once, and the seconds predicted; a resumed training keeps both."""
     path = folder / "plan.json"
-    asked = {"recipe": sha256_of_text(canonical_json(asdict(recipe))), "budget_seconds": request.budget_seconds}
+    asked = {
+        "version": _RECIPE_VERSION,
+        "recipe": sha256_of_text(canonical_json(asdict(recipe))),
+        "budget_seconds": request.budget_seconds,
+    }
     if path.exists() and {key: read_json(path).get(key) for key in asked} == asked:
-        return recipe.with_changes(epochs=int(read_json(path)["epochs"]))
-    assert recipe.preprocessing is not None
+        plan = read_json(path)
+        return recipe.with_changes(epochs=int(plan["epochs"])), float(plan["predicted_seconds"])
     batch = train[: recipe.batch_size]
-    inputs = apply_preprocessing(images.images[batch], recipe.preprocessing).to(device)
     network = (
         build_network(_spec(request, recipe, len(images.class_names))).to(device).to(memory_format=torch.channels_last)
     )
-    step, _ = time_steps(network, inputs, torch.from_numpy(images.labels[batch]).to(device))
-    epochs = max(1, int(request.budget_seconds / (step * len(train) / recipe.batch_size)))
-    write_json(path, {**asked, "epochs": epochs, "seconds_per_step": step})
-    return recipe.with_changes(epochs=epochs)
+    labels = torch.from_numpy(images.labels[batch]).to(device)
+    step, forward = time_steps(network, recipe, augmented(images, batch, recipe, device), labels)
+    watched = min(len(train), CURVE_IMAGES) + len(val)
+    per_epoch = (len(train) / recipe.batch_size) * step + watched / len(batch) * forward
+    fixed = 0.0
+    if teacher is not None:
+        seen = backbone_preprocessing(teacher, images.canvas)
+        if not are_extracted(images, f"{teacher.weights_sha256}", seen, device=device):
+            fixed = extraction_seconds(build_backbone(teacher), images, seen, device)
+    epochs = recipe.epochs
+    if request.budget_seconds is not None:
+        epochs = max(1, int((request.budget_seconds - fixed) / per_epoch))
+    predicted = fixed + epochs * per_epoch
+    write_json(path, {**asked, "epochs": epochs, "seconds_per_step": step, "predicted_seconds": predicted})
+    return recipe.with_changes(epochs=epochs), predicted
 
 
 def _spec(request: PretrainRequest, recipe: Recipe, classes: int) -> NetworkSpec:

@@ -13,7 +13,8 @@ from headstart.data.sources import load_images
 from headstart.data.splits import make_split
 from headstart.errors import HeadstartError, UsageError, WeightsUnavailableError
 from headstart.files import read_json, write_json
-from headstart.models.backbones import ALIASES, Backbone, find_backbone, untrained_backbone
+from headstart.models.backbones import ALIASES, Backbone, find_backbone, located, untrained_backbone
+from headstart.models.small32 import FAMILY
 from headstart.records import (
     Augmentation,
     DuplicateReport,
@@ -153,6 +154,10 @@ def _validate(request: StudyRequest) -> None:
         (request.seeds is None or request.seeds >= 1, f"--seeds counts runs, at least 1, not {request.seeds}."),
         (request.epochs is None or request.epochs >= 1, f"--epochs is at least 1, not {request.epochs}."),
         (
+            request.epochs is None or request.budget_seconds is None,
+            "--epochs and --budget both say how long to train. Give one of them.",
+        ),
+        (
             request.batch_size is None or request.batch_size >= 2,
             f"--batch-size is at least 2, not {request.batch_size}.",
         ),
@@ -176,7 +181,7 @@ def _validate(request: StudyRequest) -> None:
 
 
 def _requested_recipes(request: StudyRequest, images: ImageSet) -> list[Recipe]:
-    named = [ALIASES.get(name, name) for name in request.backbones]
+    named = [located(ALIASES.get(name, name), request.weights_dir) for name in request.backbones]
     if request.recipes:
         known = named or default_backbones(images)
         recipes = [item if isinstance(item, Recipe) else named_recipe(item, images, known) for item in request.recipes]
@@ -223,7 +228,10 @@ def _find_backbones(
         if not isinstance(backbone, WeightsUnavailableError):
             usable.append((recipe, backbone))
         elif recipe.uses_pretrained_weights or recipe.backbone is None:
-            missing.append(NotRun(recipe.name, "no-weights", str(backbone)))
+            if recipe.backbone in FAMILY:
+                missing.append(NotRun(recipe.name, "not-pretrained", recipe.backbone))
+            else:
+                missing.append(NotRun(recipe.name, "no-weights", str(backbone)))
         else:
             usable.append((recipe, untrained_backbone(recipe.backbone)))
     return usable, missing
@@ -237,7 +245,8 @@ def _request_record(
     callbacks: tuple[str, ...],
 ) -> dict[str, Any]:
     """What decides the run, as JSON: the same record continues the same run. Device, paths and language stay out."""
-    weights = {backbone.name: backbone.weights_sha256 for _, backbone in usable if backbone is not None}
+    # By recipe: two files of one architecture are two backbones of one name.
+    weights = {recipe.name: backbone.weights_sha256 for recipe, backbone in usable if backbone is not None}
     record: dict[str, Any] = {
         "data": images.fingerprint,
         "recipes": [recipe_to_json(recipe) for recipe in recipes],
@@ -293,6 +302,8 @@ def _plan_to_json(plan: Plan) -> dict[str, Any]:
                 "recipe": recipe_to_json(planned.recipe),
                 "seeds": list(planned.seeds),
                 "seconds_per_seed": planned.seconds_per_seed,
+                "asked_epochs": planned.asked_epochs,
+                "asked_width": planned.asked_width,
             }
             for planned in plan.recipes
         ],
@@ -309,6 +320,8 @@ def _plan_from_json(record: dict[str, Any], backbones: dict[str, Backbone | None
             backbones[entry["recipe"]["name"]],
             tuple(entry["seeds"]),
             entry["seconds_per_seed"],
+            entry.get("asked_epochs", entry["recipe"]["epochs"]),  # a run from before they were kept
+            entry.get("asked_width", entry["recipe"]["width"]),
         )
         for entry in record["recipes"]
     )

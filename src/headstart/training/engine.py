@@ -33,7 +33,8 @@ from headstart.training.schedules import SCHEDULES
 from headstart.training.tally import Tally
 
 _EVALUATION_BATCH = 256  # chosen: fits the cache with small images, amortises the call overhead
-_CURVE_IMAGES = 5000  # chosen: the train accuracy of a curve is read from at most this many images (+-1.4 points)
+CURVE_IMAGES = 5000
+"""Chosen: the train accuracy of a curve is read from at most this many images (+-1.4 points)."""
 
 
 class DivergedError(HeadstartError):
@@ -169,7 +170,7 @@ def train_network(
     best_keeper = ModelCheckpoint()
     watchers = [best_keeper, *_recipe_callbacks(recipe), *callbacks]
     schedule = SCHEDULES[recipe.schedule]
-    training.batches = -(-len(train.labels) // recipe.batch_size)
+    training.batches = len(_parts(len(train.labels), recipe.batch_size))
     curve_part = _curve_positions(train.labels)
     average = WeightAverage(network, recipe.weight_averaging) if recipe.weight_averaging else None
     resumed = load_checkpoint(checkpoint, network, optimizer)
@@ -325,11 +326,15 @@ def _refuse_divergence(tally: Tally, training: Training) -> None:
 
 def _shuffled(training: Training, count: int) -> list[Indices]:
     """An epoch's batches, as positions in a new order."""
-    size = training.recipe.batch_size
     order = generator(training.seed, "order", training.epoch).permutation(count)
-    parts = [order[first : first + size] for first in range(0, count, size)]
-    if len(parts) > 1 and len(parts[-1]) < 2:
-        parts.pop()  # batch norm has no statistics of a single image
+    return [order[part] for part in _parts(count, training.recipe.batch_size)]
+
+
+def _parts(count: int, size: int) -> list[slice]:
+    """Where an epoch's batches begin and end; a single image left over is passed over, batch norm has no statistics of it."""
+    parts = [slice(first, min(first + size, count)) for first in range(0, count, size)]
+    if len(parts) > 1 and count - parts[-1].start < 2:
+        parts.pop()
     return parts
 
 
@@ -367,10 +372,10 @@ def _mean_loss(logits: Logits, labels: Labels) -> float:
 
 def _curve_positions(labels: Labels) -> npt.NDArray[np.int64]:
     """A fixed part of train for the curves: every k-th image of each class, the same in every epoch and trial."""
-    if len(labels) <= _CURVE_IMAGES:
+    if len(labels) <= CURVE_IMAGES:
         return np.arange(len(labels))
     by_class = np.argsort(labels, kind="stable")
-    return np.sort(by_class[np.linspace(0, len(labels) - 1, _CURVE_IMAGES).astype(np.int64)])
+    return np.sort(by_class[np.linspace(0, len(labels) - 1, CURVE_IMAGES).astype(np.int64)])
 
 
 def _progress(training: Training, watchers: Sequence[Callback]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What each recipe costs: size, computation, time and memory."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from headstart.report.document import Block, Figure, Heading, Inline, ListBlock, Paragraph, Table, code, plain, strong
@@ -58,12 +59,14 @@ def cost_section(source: Source) -> list[Block]:
                     *(plain(written_cost(measure, recipe["cost"], texts)) for recipe in source.recipes),
                 )
                 for measure in _MEASURES
-            ),
+            )
+            + _predicted(source),
             caption=texts.get("cost.caption"),
             numeric=frozenset(range(1, len(source.recipes) + 1)),
         ),
         *_uncounted(source),
         Paragraph(planned),
+        *_cut(source),
     ]
 
 
@@ -79,6 +82,38 @@ def written_cost(measure: str, cost: dict[str, Any], texts: Texts) -> str:
     if measure == "latency_ms":
         return texts.milliseconds(value)
     return texts.duration(value)
+
+
+def written_cut(settings: Mapping[str, Any], asked_epochs: int, asked_width: int, texts: Texts) -> str:
+    """What a budget cut of a recipe, such as "6 of its 20 epochs"; empty where it cut nothing."""
+    cuts = []
+    if settings["epochs"] != asked_epochs:
+        cuts.append(
+            texts.get("cost.cut_epochs", epochs=texts.count(settings["epochs"]), asked=texts.count(asked_epochs))
+        )
+    if settings["width"] != asked_width:
+        cuts.append(texts.get("cost.cut_width", width=texts.count(settings["width"]), asked=texts.count(asked_width)))
+    return texts.listing(cuts)
+
+
+def _predicted(source: Source) -> tuple[tuple[Inline, ...], ...]:
+    """The row with what was predicted; none for a run from before it was kept."""
+    if not all("planned" in recipe for recipe in source.recipes):
+        return ()
+    texts = source.texts
+    seconds = [texts.duration(recipe["planned"]["seconds"]) for recipe in source.recipes]
+    return ((plain(texts.get("cost.predicted_seconds")), *map(plain, seconds)),)
+
+
+def _cut(source: Source) -> list[Block]:
+    """What the budget left out, recipe by recipe."""
+    texts, items = source.texts, []
+    for recipe in source.recipes:
+        if planned := recipe.get("planned"):
+            cut = written_cut(recipe["settings"], planned["asked_epochs"], planned["asked_width"], texts)
+            if cut:
+                items.append(texts.rich("cost.cut", name=strong(recipe["name"]), cut=cut))
+    return [ListBlock(tuple(items))] if items else []
 
 
 def _uncounted(source: Source) -> list[Block]:

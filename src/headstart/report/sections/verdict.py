@@ -15,7 +15,11 @@ _TONES: dict[str, Tone] = {
     "only-transfer": "caution",
     "nothing-learned": "bad",
 }
-_REPAIRS = {"no-weights": {"command": "headstart env", "option": "--weights-dir"}, "budget": {"option": "--budget"}}
+_REPAIRS = {
+    "no-weights": {"command": "headstart env", "option": "--weights-dir"},
+    "not-pretrained": {"command": "headstart pretrain --architecture"},
+    "budget": {"option": "--budget"},
+}
 
 
 def verdict_section(source: Source) -> list[Block]:

@@ -1,0 +1,56 @@
+"""A call of one of the public functions, written as its user could write it."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+_LEFT_OUT = frozenset({"observer", "command", "callbacks"})
+"""They watch a run or name it; of callbacks, the user's own objects, nothing can be written that makes them again."""
+
+
+def written_call(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
+    """Write a call with every argument that differs from its default; the first one always, without its name.
+
+    Args:
+        function: one of the package's public functions.
+        given: its arguments by name.
+
+    Returns:
+        One line of Python, such as `headstart.compare('digits', seeds=1)`. Paths are written as text; observer, command and
+        callbacks are left out.
+    """
+    written: list[str] = []
+    for number, (name, parameter) in enumerate(inspect.signature(function).parameters.items()):
+        if name in _LEFT_OUT or name not in given:
+            continue
+        if number == 0:
+            written.append(_written(given[name]))
+        elif _plain(given[name]) != _plain(parameter.default):
+            written.append(f"{name}={_written(given[name])}")
+    return f"headstart.{function.__name__}({', '.join(written)})"
+
+
+def _plain(value: Any) -> Any:
+    """A value to compare: a path and its text are the same, and so are a list and a tuple of the same things."""
+    if isinstance(value, Path):
+        return str(value)
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, Path):
+        return repr(str(value))
+    if isinstance(value, list):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_written, value))}{',' if len(value) == 1 else ''})"
+    if is_dataclass(value) and not isinstance(value, type):
+        settings = [
+            f"{field.name}={_written(getattr(value, field.name))}"
+            for field in fields(value)
+            if field.default is MISSING or getattr(value, field.name) != field.default
+        ]
+        return f"headstart.{type(value).__name__}({', '.join(settings)})"
+    return repr(value)

@@ -1,0 +1,38 @@
+"""Recipes by name: what the number of images decides."""
+
+import numpy as np
+import pytest
+
+from headstart.records import ImageSet
+from headstart.study.presets import fast_recipe
+
+
+def _images(count: int, mirror_safe: bool = True) -> ImageSet:
+    return ImageSet(
+        name="some",
+        source="some",
+        images=np.zeros((count, 1, 1, 3), np.uint8),
+        labels=np.zeros(count, np.int64),
+        class_names=("a", "b"),
+        official_part=None,
+        fingerprint="0" * 64,
+        image_hashes=np.zeros(count, "<U32"),
+        mirror_safe=mirror_safe,
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "epochs"),
+    [(60_000, 256, 8), (20_000, 256, 10), (19_999, 128, 10), (3_000, 128, 40), (2_999, 64, 40), (1_000, 64, 40)],
+)
+def test_the_fast_network_makes_a_few_hundred_steps_with_few_images(count: int, batch_size: int, epochs: int) -> None:
+    recipe = fast_recipe(_images(count))
+    assert (recipe.batch_size, recipe.epochs) == (batch_size, epochs)
+    trained_on = 0.7 * count  # val and test take the rest, where they are drawn
+    assert recipe.epochs * (trained_on // recipe.batch_size) >= 400
+    assert fast_recipe(_images(60_000), count) == recipe
+
+
+def test_the_fast_network_mirrors_only_what_may_be_mirrored() -> None:
+    assert fast_recipe(_images(1_000)).augmentation == "shift-alternate"
+    assert fast_recipe(_images(1_000, mirror_safe=False)).augmentation == "shift"

@@ -1,0 +1,66 @@
+"""Calls written down: what differs from the defaults, as Python that makes the same call again."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import headstart
+from headstart.calls import written_call
+from headstart.records import Preprocessing, Recipe
+from headstart.study.observer import SilentObserver
+from headstart.training.callbacks import Callback, EarlyStopping
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ({"data": "digits"}, "headstart.compare('digits')"),
+        ({"data": Path("my") / "images", "seeds": 1}, "headstart.compare('my/images', seeds=1)"),
+        ({"data": "digits", "runs": Path("runs"), "backbones": [], "seeds": None}, "headstart.compare('digits')"),
+        (
+            {"data": "digits", "runs": Path("it's"), "backbones": ("small32_m",), "budget": "10m", "margin": 0.02},
+            "headstart.compare('digits', backbones=('small32_m',), budget='10m', margin=0.02, runs=\"it's\")",
+        ),
+        (
+            {"data": "d", "callbacks": [EarlyStopping(2)], "observer": SilentObserver(), "command": "x"},
+            "headstart.compare('d')",
+        ),
+    ],
+)
+def test_what_differs_from_the_defaults_is_written(given: dict[str, Any], written: str) -> None:
+    assert written_call(headstart.compare, given) == written
+
+
+def test_what_is_written_is_python_that_makes_the_same_call() -> None:
+    preprocessing = Preprocessing(24, mean=(0.5, 0.25, 0.125))
+    mine = Recipe("mine", "probe", backbone="small32_s", preprocessing=preprocessing)
+    given = {"data": "digits", "recipes": [mine, "cnn"], "keep_duplicates": True, "language": "es"}
+    written = written_call(headstart.compare, given)
+    assert "learning_rate" not in written  # Recipe's own defaults are left out, too
+    caught: dict[str, Any] = {}
+    stand_in = SimpleNamespace(
+        compare=lambda data, **others: caught.update(others, data=data), Recipe=Recipe, Preprocessing=Preprocessing
+    )
+    eval(written, {"headstart": stand_in})
+    assert caught == given
+
+
+def test_a_report_has_the_call_that_made_it(tmp_path: Path) -> None:
+    made = headstart.compare(
+        "digits", ["majority"], limit=100, runs=tmp_path / "runs", language="en", callbacks=[Callback()]
+    )
+    runs = str(tmp_path / "runs")
+    expected = f"headstart.compare('digits', recipes=['majority'], limit=100, runs={runs!r}, language='en')"
+    assert made.results["command"] == expected
+    assert expected in made.paths.markdown.read_text(encoding="utf-8")
+
+
+def test_a_card_has_the_call_that_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = headstart.pretrain(
+        "digits", Path("made.safetensors"), architecture="small32_s", epochs=1, limit=100, input_size=8
+    )
+    written = "headstart.pretrain('digits', out='made.safetensors', architecture='small32_s', input_size=8, epochs=1, limit=100)"
+    assert written in made.card.read_text(encoding="utf-8")
