@@ -10,7 +10,7 @@ and network) that was measured, the median, the least and the most with where it
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from faults import FAULTS
 from table import RESULTS, ROOT, rows_of
@@ -29,6 +29,18 @@ class Words:
     faults: dict[str, str]
     data: dict[str, str]
     decimal: str
+
+
+class Cost(NamedTuple):
+    """Points that a mistake costs in one pipeline, and the ends of their 95% interval where it was measured."""
+
+    points: float
+    low: float | None
+    high: float | None
+
+
+Costs = dict[str, dict[tuple[str, str], Cost]]
+"""By fault, then by pipeline: data set and backbone."""
 
 
 ENGLISH = Words(
@@ -125,10 +137,10 @@ def main() -> None:
         print(table(costs, words))
 
 
-def costs_of(rows: list[dict[str, Any]]) -> dict[str, dict[tuple[str, str], float]]:
+def costs_of(rows: list[dict[str, Any]]) -> Costs:
     """For each fault and pipeline (data set, backbone) the points that it costs alone, on networks as published."""
     causes = {fault.name: str(fault.cause) for fault in FAULTS}
-    costs: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
+    costs: Costs = defaultdict(dict)
     for row in rows:
         for fault in row["faults"].split("+"):
             measured = row.get("measured", {}).get(causes.get(fault, ""))
@@ -136,15 +148,16 @@ def costs_of(rows: list[dict[str, Any]]) -> dict[str, dict[tuple[str, str], floa
                 None if measured is None else measured["points"] if row["kind"] == "single" else measured.get("alone")
             )
             if alone is not None and row["network"] == "as-published":
-                costs[fault][row["data"], row["backbone"]] = alone
+                ends = measured.get("alone_low"), measured.get("alone_high")
+                costs[fault][row["data"], row["backbone"]] = Cost(alone, *ends)
     return costs
 
 
-def table(costs: dict[str, dict[tuple[str, str], float]], words: Words) -> str:
+def table(costs: Costs, words: Words) -> str:
     """One line for each fault, in the order of the catalogue."""
     lines = [words.head, "|---" * 6 + "|"]
     for fault in FAULTS:
-        found = costs.get(fault.name)
+        found = {where: cost.points for where, cost in costs.get(fault.name, {}).items()}
         if not found:
             continue
         least, most = min(found, key=found.__getitem__), max(found, key=found.__getitem__)

@@ -21,8 +21,9 @@ _TRIED = {
 }
 
 EVIDENCE: dict[str, dict[str, Any]] = {
-    "small-input": {"size": 32, "native": 224, "wanted": 128, "map": 1},
+    "small-input": {"size": 32, "native": 224, "wanted": 128, "map": 1, "field": 32},
     "enough-input": {"size": 128, "map": 4},
+    "fixed-input-size": {"size": 64},
     "constant-borders": {"share": 0.8163},
     "no-borders": {},
     "other-range": {"low": 0.0, "high": 1.0, "expected_low": -2.1179, "expected_high": 2.64},
@@ -38,9 +39,12 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "scaled-once": {},
     "channels-swapped": {"order": "BGR"},
     "channels-in-order": {},
+    "colour-thrown-away": {},
     "paths-differ": {"difference": 0.0412},
+    "paths-differ-in-shape": {"first": "(3, 128, 128)", "second": "(3, 96, 96)"},
     "paths-equal": {},
     "paths-compared": {"difference": 0.0412, "accuracy": 0.861, "serving": 0.647},
+    "shapes-compared": {"first": "(3, 128, 128)", "second": "(3, 96, 96)", "accuracy": 0.861, "serving": 0.647},
     "serving-fails": {"error": "RuntimeError: mat1 and mat2 shapes cannot be multiplied"},
     "one-path": {},
     "other-interpolation": {"found": "nearest", "expected": "bicubic"},
@@ -59,9 +63,10 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "loss-diverged": {},
     "training-calm": {},
     "no-history": {},
-    "not-in-optimizer": {"parameters": 2_223_872, "total": 2_236_682},
-    "head-not-in-optimizer": {"parameters": 2, "total": 160, "head": 0.104, "probe": 0.861},
-    "optimizer-complete": {"total": 2_236_682},
+    "not-in-optimizer": {"parameters": 156, "total": 158},
+    "head-not-in-optimizer": {"parameters": 2, "total": 158, "head": 0.104, "probe": 0.861},
+    "head-alone-trained": {},
+    "optimizer-complete": {"total": 158},
     "no-optimizer": {},
     "weights-differ": {"tensors": 262, "total": 314},
     "statistics-untouched": {"total": 52},
@@ -70,18 +75,19 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "outputs-are-probabilities": {},
     "first-loss-off": {"loss": 1.4612, "expected": 0.0},
     "perfect-loss-not-finite": {},
+    "loss-below-zero": {"loss": -50.0},
     "loss-fits": {},
     "cannot-fit-few": {"count": 50, "head": 0.12, "probe": 1.0},
     "fits-few": {"count": 50},
     "no-outputs": {},
     "permutation-recovers": {"accuracy": 0.11, "permuted": 0.86},
+    "permutation-or-untrained": {"accuracy": 0.08, "permuted": 0.31},
     "permutation-by-chance": {"accuracy": 0.41, "permuted": 0.38},
     "labels-in-order": {},
     "no-predictions": {},
     "duplicates-across": {"count": 325, "share": 0.0325},
     "duplicates-flatter": {"count": 325, "share": 0.0325, "accuracy": 0.871, "without": 0.862},
     "no-duplicates": {},
-    "selected-on-test": {"images": 10_000},
     "three-way-split": {},
     "no-split": {},
     "knows-test-images": {"count": 12},
@@ -92,12 +98,14 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "no-augmentation": {},
     "no-training-path": {},
     "no-better-than-random": {"probe": 0.41, "random": 0.405},
+    "too-few-images": {"images": 60},
     "better-than-random": {"probe": 0.865, "random": 0.413},
     "images-are-easy": {"probe": 0.983, "random": 0.964},
     "scratch-better": {"probe": 0.61, "scratch": 0.72},
     "head-below-probe": {"head": 0.286, "probe": 0.326},
     "head-at-probe": {"head": 0.861, "probe": 0.8615},
     "no-head": {},
+    "may-know-test": {},
     "gap-large": {"train": 0.884, "val": 0.709},
     "gap-small": {"train": 0.331, "val": 0.326},
     "scratch-stem": {"size": 32, "map": 1},
@@ -105,7 +113,6 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "no-scratch": {},
     "input-not-understood": {"fit": 0.31},
     "no-contract": {},
-    "not-conv": {},
 }
 """Every evidence code with values."""
 
@@ -137,7 +144,13 @@ REPAIRS: dict[str, dict[str, Any]] = {
 }
 """Every repair code with values."""
 
-CONTROLS = ("random-features", "convex-head", "scratch", "train-gap")
+CONTROLS = ("random-features", "convex-head", "scratch")
+
+CONTROL_SAYS = (
+    *("better-than-random", "no-better-than-random", "head-below-probe", "head-at-probe"),
+    *("scratch-better", "scratch-worse", "scratch-alike"),
+)
+"""What a control can say."""
 
 _CLEARED = {
     2: "no-borders",
@@ -190,6 +203,7 @@ def classroom_diagnosis() -> dict[str, Any]:
             "train": 45_000,
             "val": 5000,
             "test": 10_000,
+            "test_drawn": False,
             "canvas": 32,
         },
         "accuracy": {
@@ -237,8 +251,7 @@ def classroom_diagnosis() -> dict[str, Any]:
         "controls": [
             _control("random-features", 0.413, 0.865, "better-than-random"),
             _control("convex-head", 0.326, 0.286, "head-below-probe"),
-            {"name": "scratch", "accuracy": None, "against": None, "says": "not-measured"},
-            _control("train-gap", 0.291, 0.286, "gap-small"),
+            _control("scratch", 0.712, 0.865, "scratch-worse"),
         ],
         "repaired_recipe": {
             "name": "classroom-mobilenetv2_100-repaired",
@@ -291,7 +304,7 @@ def many_causes_diagnosis() -> dict[str, Any]:
         16: ("duplicates-across", (-6.3, -7.0, -5.6)),
     }
     causes = [_cause(number, "proved", code, points) for number, (code, points) in proved.items()]
-    causes.append(_cause(17, "proved", "selected-on-test"))
+    causes.append(_cause(14, "proved", "cannot-fit-few"))
     causes += [
         _cause(10, "suspected", "statistics-far", like=[13]),
         _cause(13, "suspected", "weights-differ", like=[10]),
@@ -326,7 +339,7 @@ def module_diagnosis() -> dict[str, Any]:
     record = classroom_diagnosis()
     record.update(recipe=None, repaired_recipe=None, waterfall=[], controls=[])
     record["subject"].update(kind="module", name="MyNet", architecture=None, weights=None, preprocessing=None)
-    record["data"].update(source="my images/photos", val=None)
+    record["data"].update(source="my images/photos", val=None, test_drawn=True)
     record["accuracy"].update(repaired=None, repaired_interval=None, part="held-out", images=1, labels=None)
     record["repair"].update(toml=None)
     record["verdict"]["values"].update(repaired=None)

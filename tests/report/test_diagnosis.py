@@ -25,8 +25,10 @@ from headstart.report.figures.canvas import columns
 from headstart.report.figures.diagnosis import _LABEL_COLUMNS, waterfall_steps
 from headstart.report.language import LANGUAGES, Texts, _load
 from headstart.report.render import render_html, render_markdown
+from headstart.report.sections.diagnosis_runs import compare_command
 from tests.report.diagnosis_example import (
     CATALOGUE,
+    CONTROL_SAYS,
     CONTROLS,
     EVIDENCE,
     REPAIRS,
@@ -104,9 +106,9 @@ def test_every_code_is_said_with_all_its_values(section: str, codes: dict[str, A
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_other_code_has_a_text(language: str) -> None:
     texts = Texts(language)
-    assert all(
-        texts.has(f"diagnosis_{section}.{name}") for name in CONTROLS for section in ("control", "control_against")
-    )
+    for section, codes in (("control", CONTROLS), ("control_against", CONTROLS), ("control_says", CONTROL_SAYS)):
+        known = {key.split(".", 1)[1] for key in _load(language) if key.startswith(f"diagnosis_{section}.")}
+        assert known == set(codes), section
     assert all(
         texts.has(f"diagnosis_status.{status}") for status in ("proved", "suspected", "cleared", "could-not-look")
     )
@@ -117,8 +119,8 @@ def test_every_other_code_has_a_text(language: str) -> None:
 def test_texts_are_in_their_language() -> None:
     for language, foreign in (
         ("en", SPANISH - {"de", "con", "se", "es"}),
-        # `loss` is the name of an argument, too.
-        ("es", ENGLISH | {"accuracy", "layer"}),
+        # `loss` and `accuracy` are names of lists in Python, too.
+        ("es", ENGLISH | {"layer"}),
     ):
         for key, text in _load(language).items():
             if key.startswith(("diagnosis", "figures.waterfall")):
@@ -160,7 +162,7 @@ def test_a_sentence_names_four_causes_and_counts_the_rest() -> None:
     said = diagnosis_statement(many_causes_diagnosis(), Texts("en"))
     assert len(re.findall(r"\[", said)) == 4
     assert "and 2 causes besides, in the table" in said
-    assert "Also proved, though not measured in points: choices made on the test images" in said
+    assert "Also proved, though not measured in points: the mismatch of loss and outputs" in said
 
 
 def test_points_outside_the_two_accuracies_are_said_apart() -> None:
@@ -197,8 +199,8 @@ def test_verdicts_say_what_they_are_about() -> None:
     assert "28.6%. Nothing is proved; suspected: the input size, the pixel range" in diagnosis_statement(
         with_verdict("suspected-only"), texts
     )
-    assert "even repaired, classroom-mobilenetv2_100 reaches only 86.5%" in diagnosis_statement(
-        with_verdict("domain-gap"), texts
+    assert "The pretrained features help too little with these images: classroom-mobilenetv2_100 reaches 28.6%" in (
+        diagnosis_statement(with_verdict("domain-gap"), texts)
     )
     assert "was not measured" in diagnosis_statement(module_diagnosis(), texts)
     without_points = with_verdict("suspected-only")
@@ -206,6 +208,73 @@ def test_verdicts_say_what_they_are_about() -> None:
     for cause in without_points["causes"][:3]:
         cause["status"] = "proved"
     assert "the cause is proved (the input size" in diagnosis_statement(without_points, texts)
+
+
+def test_a_domain_gap_names_what_is_still_suspected() -> None:
+    record = with_verdict("domain-gap")
+    alone = diagnosis_statement(record, Texts("en"))
+    by_number = {cause["id"]: cause for cause in record["causes"]}
+    by_number[20].update(status="suspected")
+    assert diagnosis_statement(record, Texts("en")) == alone, "the verdict is about it"
+    by_number[15].update(status="suspected")
+    by_number[22].update(status="suspected")
+    assert diagnosis_statement(record, Texts("en")) == (
+        f"{alone} Still suspected, not proved: the mixed-up class names, overfitting."
+    )
+    assert diagnosis_statement(record, Texts("es")).endswith(
+        " Se sospecha además, sin prueba: la confusión de nombres de clase; el sobreajuste."
+    )
+    for cause in (7, 8, 9):
+        by_number[cause].update(status="suspected")
+    assert diagnosis_statement(record, Texts("en")).endswith("and 1 cause besides, in the table.")
+
+
+def test_what_is_proved_is_followed_by_what_is_only_suspected() -> None:
+    record = many_causes_diagnosis()
+    assert diagnosis_statement(record, Texts("en")).endswith(
+        "Still suspected, not proved: the batch-norm statistics of other images, pretrained weights that were not loaded."
+    )
+    record["causes"][0]["indistinguishable_from"] = [10, 13]  # named as what the cause could be instead
+    assert "Still suspected" not in diagnosis_statement(record, Texts("en"))
+    for verdict in ("suspected-only", "healthy", "unexplained"):
+        assert "Still suspected" not in diagnosis_statement(with_verdict(verdict), Texts("en"))
+
+
+DRAWN = {
+    "en": "it has seen them, and its accuracy is too high.",
+    "es": "ya las ha visto, y su exactitud sale demasiado alta.",
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_users_network_may_have_seen_test_images_that_were_drawn(language: str) -> None:
+    record = module_diagnosis()
+    assert DRAWN[language] in " ".join(_shown(record, language).split())
+    assert DRAWN[language] in render_html(build_diagnosis_document(record, language))
+    assert DRAWN[language] in render_diagnosis_summary(record, language)
+    official, older = module_diagnosis(), module_diagnosis()
+    official["data"]["test_drawn"] = False
+    del older["data"]["test_drawn"]
+    ours = classroom_diagnosis()
+    ours["data"]["test_drawn"] = True
+    for other in (official, older, ours):
+        assert DRAWN[language] not in " ".join(_shown(other, language).split())
+        assert DRAWN[language] not in render_html(build_diagnosis_document(other, language))
+
+
+@pytest.mark.parametrize(
+    ("language", "value", "words"),
+    [
+        ("en", "bilinear-aliased", "the interpolation is bilinear without antialiasing, which leaves blocks"),
+        ("en", "nearest", "the interpolation is nearest-neighbour, which leaves blocks"),
+        ("es", "bilinear-aliased", "la interpolación es bilineal sin suavizado previo, que deja bloques"),
+        ("es", "nearest", "la interpolación es de vecino más próximo, que deja bloques"),
+        ("en", "brand-new", "the interpolation is brand-new, which leaves blocks"),
+    ],
+)
+def test_interpolations_have_names(language: str, value: str, words: str) -> None:
+    entry = {"code": "other-interpolation", "values": {"found": value, "expected": "bilinear"}}
+    assert words in plain_text(coded("diagnosis_evidence", entry, Texts(language)))
 
 
 def test_the_waterfall_goes_from_the_failing_to_the_repaired_accuracy() -> None:
@@ -325,6 +394,33 @@ def test_the_repair_has_changes_recipe_command_and_code() -> None:
     assert commands[0] == "headstart compare 'my images/photos' --recipe repaired.toml"
     assert commands[1] == record["repair"]["code"].rstrip("\n")
     assert any(isinstance(block, Details) for block in blocks)
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("headstart diagnose cifar10 --lang es", ""),
+        ("headstart diagnose d --weights-dir 'my weights' --limit 500", " --weights-dir 'my weights' --limit 500"),
+        ("headstart diagnose d --limit=500 --split-seed 3 --runs elsewhere", " --limit=500 --split-seed 3"),
+        ("headstart diagnose d --keep-duplicates --name x", " --keep-duplicates"),
+        ("headstart.diagnose(...)", ""),
+        ("headstart diagnose it's", ""),
+    ],
+)
+def test_the_repaired_recipe_is_trained_on_the_images_that_were_diagnosed(command: str, options: str) -> None:
+    record = {**classroom_diagnosis(), "command": command}
+    assert compare_command(record, "repaired.toml") == f"headstart compare cifar10 --recipe repaired.toml{options}"
+
+
+def test_data_without_a_name_have_no_command_to_train_on() -> None:
+    record = classroom_diagnosis()
+    record["data"]["source"] = "arrays"
+    assert compare_command(record, "repaired.toml") == ""
+    blocks = _section(build_diagnosis_document(record, "en"), "repair")
+    assert [block.text for block in blocks if isinstance(block, CodeBlock)] == [record["repair"]["code"].rstrip("\n")]
+    said = " ".join(plain_text(block.text) for block in blocks if isinstance(block, Paragraph))
+    assert "The repaired recipe is in repaired.toml" in said
+    assert "To train it" not in said
 
 
 def test_a_users_network_has_code_and_no_recipe() -> None:

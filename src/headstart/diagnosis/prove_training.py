@@ -153,7 +153,8 @@ def prove_paths(
         "accuracy": round(float(evaluated.mean()), 4),
         "serving": round(float(served.mean()), 4),
     }
-    found = replace(judged(finding, points), code="paths-compared", values=values, apart=True)
+    code = "shapes-compared" if finding.code == "paths-differ-in-shape" else "paths-compared"
+    found = replace(judged(finding, points), code=code, values=values, apart=True)
     # Where serving does better, the evaluation has the wrong pixels: nothing that could be cleared.
     return replace(found, status="suspected") if points.low <= -LEAST_POINTS and found.status == "cleared" else found
 

@@ -6,7 +6,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from headstart.report.diagnosis_words import bare_interval, diagnosis_statement, evidence, of_status
+from headstart.report.diagnosis_words import (
+    bare_interval,
+    diagnosis_statement,
+    drawn_test_note,
+    evidence,
+    of_status,
+)
 from headstart.report.document import plain_text
 from headstart.report.language import Texts
 from headstart.report.terminal import printable
@@ -50,8 +56,11 @@ def diagnosis_table(record: dict[str, Any], texts: Texts) -> Table:
 
 
 def diagnosis_text(record: dict[str, Any], texts: Texts) -> Text:
-    """Write the verdict's sentence for a terminal; nothing in it is read as markup."""
-    return Text(printable(diagnosis_statement(record, texts)), style="bold")
+    """Write the verdict's sentence for a terminal, and what qualifies it; nothing in it is read as markup."""
+    said = Text(printable(diagnosis_statement(record, texts)), style="bold")
+    if note := drawn_test_note(record, texts):
+        said.append("\n" + printable(note), style="not bold")
+    return said
 
 
 def _described(cause: dict[str, Any], record: dict[str, Any], texts: Texts) -> Text:

@@ -12,10 +12,12 @@ CONFIDENCE = 0.95
 _SHARES = frozenset(
     {"share", "accuracy", "permuted", "probe", "random", "scratch", "head", "train", "val", "fit", "serving", "without"}
 )  # of one, written as percentages
+_INTERPOLATIONS = frozenset({"found", "expected", "interpolation"})  # texts `diagnosis_interpolation`
 _DIGITS = 3  # chosen: significant digits of a pixel value, a loss or a distance
 _SMALLEST = 1e-4  # chosen: what is smaller is only said to be smaller
 _SAID_OF = {"suspected-only": "suspected"}  # the status of the causes that a verdict names
 _MENDED_BY_A_PROBE = {1, 2, 3, 4, 5, 7, 8, 9, 10, 12, 13, 21}  # as diagnosis/judging.py repairs somebody's own network
+_DOMAIN_GAP = 20
 _CAUSES_NAMED = 4  # chosen: a sentence with more numbers is not read to its end
 
 Record = Mapping[str, Any]
@@ -44,12 +46,15 @@ def rich_diagnosis_statement(record: Record, texts: Texts) -> Inline:
     }
     if accuracy["repaired"] is not None:
         values["repaired"] = texts.percent(accuracy["repaired"])
-    if verdict == "proved":
-        return _proved(record, texts, values) + _alike(record, "proved", texts)
-    if verdict == "domain-gap" and "repaired" in values:
-        verdict = "domain-gap-repaired"
-    said = texts.rich(f"diagnosis_verdict.{verdict}", **values)
-    return said + _alike(record, "suspected", texts) if verdict == "suspected-only" else said
+    proved = verdict == "proved"
+    said = _proved(record, texts, values) if proved else texts.rich(f"diagnosis_verdict.{verdict}", **values)
+    return said + _alike(record, _SAID_OF.get(verdict, verdict), texts) + _still_suspected(record, texts)
+
+
+def drawn_test_note(record: Record, texts: Texts) -> str:
+    """Warn that somebody's own network may have learned the test images; empty where they are the data's own, or nothing says."""
+    drawn = record["data"].get("test_drawn", False) and record["subject"]["kind"] == "module"
+    return texts.get("diagnosis.test_drawn") if drawn else ""
 
 
 def of_status(record: Record, *statuses: str) -> list[dict[str, Any]]:
@@ -114,7 +119,8 @@ def written(name: str, value: Any, texts: Texts) -> Inline:
     if isinstance(value, list | tuple):
         return plain(texts.listing([plain_text(written(name, item, texts)) for item in value]))
     if isinstance(value, str):
-        return code(value)
+        key = f"diagnosis_interpolation.{value}"
+        return plain(texts.get(key)) if name in _INTERPOLATIONS and texts.has(key) else code(value)
     return plain(texts.percent(value) if name in _SHARES else number(value, texts))
 
 
@@ -189,15 +195,34 @@ def _alike(record: Record, status: str, texts: Texts) -> Inline:
     return said
 
 
+def _still_suspected(record: Record, texts: Texts) -> Inline:
+    """Name what is suspected beside what the verdict says; nothing where the verdict is about the suspected ones."""
+    verdict = record["verdict"]["code"]
+    if verdict == "suspected-only":
+        return plain("")
+    said = {number for cause in of_status(record, "proved") for number in cause["indistinguishable_from"]}
+    if verdict == "domain-gap":
+        said.add(_DOMAIN_GAP)
+    names = [lost_to(cause, texts) for cause in of_status(record, "suspected") if cause["id"] not in said]
+    if not names:
+        return plain("")
+    return plain(" ") + texts.rich("diagnosis.still_suspected", causes=texts.listing(_shortened(names, texts)))
+
+
 def _losses(causes: list[dict[str, Any]], texts: Texts) -> str:
     """List what causes cost, then what others had added without merit; no more than a sentence can bear."""
     lost = [cause for cause in causes if cause["points"]["mean"] >= 0]
     parts = [_loss(cause, "lost_next" if position else "lost_first", texts) for position, cause in enumerate(lost)]
     parts += [_loss(cause, "undeserved", texts) for cause in causes if cause["points"]["mean"] < 0]
-    if len(parts) > _CAUSES_NAMED:
-        more = texts.many("diagnosis.causes", len(parts) - _CAUSES_NAMED)
-        parts = [*parts[:_CAUSES_NAMED], texts.get("diagnosis.more_causes", causes=more)]
-    return texts.listing(parts)
+    return texts.listing(_shortened(parts, texts))
+
+
+def _shortened(parts: list[str], texts: Texts) -> list[str]:
+    """The first of them, and how many more there are."""
+    if len(parts) <= _CAUSES_NAMED:
+        return parts
+    more = texts.many("diagnosis.causes", len(parts) - _CAUSES_NAMED)
+    return [*parts[:_CAUSES_NAMED], texts.get("diagnosis.more_causes", causes=more)]
 
 
 def _loss(cause: Record, key: str, texts: Texts) -> str:

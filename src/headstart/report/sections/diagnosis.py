@@ -7,6 +7,7 @@ from headstart.report.diagnosis_words import (
     accuracy_interval,
     bare_interval,
     cause_title,
+    drawn_test_note,
     evidence,
     lost_to,
     of_status,
@@ -48,6 +49,7 @@ def verdict_section(record: dict[str, Any], texts: Texts) -> list[Block]:
     )
     if subject["architecture"]:
         looked_at += plain(" ") + texts.rich("diagnosis.architecture", architecture=code(subject["architecture"]))
+    note = drawn_test_note(record, texts)
     return [
         Heading(2, texts.get("diagnosis.heading"), "verdict"),
         Claim(
@@ -55,6 +57,7 @@ def verdict_section(record: dict[str, Any], texts: Texts) -> list[Block]:
             _evidence(record, texts),
             _TONES.get(record["verdict"]["code"], "neutral"),
         ),
+        *([Paragraph(plain(note))] if note else []),
         Paragraph(looked_at),
     ]
 

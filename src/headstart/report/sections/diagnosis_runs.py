@@ -21,6 +21,9 @@ from headstart.report.document import (
 from headstart.report.language import Texts
 from headstart.report.sections.diagnosis import confidence, measured_with
 
+_ARRAYS = "arrays"  # the source of data that were handed over in Python: no command can name them
+_CARRIED = ("--weights-dir", "--limit", "--split-seed")  # of `diagnose`, with a value: the same images and weights
+
 
 def repair_section(record: dict[str, Any], texts: Texts) -> list[Block]:
     """Say what was changed, where the repaired recipe is, and how the repair reads in Python."""
@@ -42,12 +45,9 @@ def repair_section(record: dict[str, Any], texts: Texts) -> list[Block]:
         )
         blocks += [Paragraph(texts.rich(intro)), ListBlock(items)]
     if repair["toml"]:
-        command = shlex.join(["headstart", "compare", record["data"]["source"], "--recipe", repair["toml"]])
-        blocks += [
-            Paragraph(texts.rich("diagnosis.repair_toml", file=code(repair["toml"]))),
-            Paragraph(texts.rich("diagnosis.repair_train")),
-            CodeBlock(command),
-        ]
+        blocks.append(Paragraph(texts.rich("diagnosis.repair_toml", file=code(repair["toml"]))))
+        if command := compare_command(record, repair["toml"]):
+            blocks += [Paragraph(texts.rich("diagnosis.repair_train")), CodeBlock(command)]
     elif own_code and recipe is None and repair["code"]:
         blocks.append(Paragraph(texts.rich("diagnosis.repair_module")))
     if repair["code"]:
@@ -55,6 +55,19 @@ def repair_section(record: dict[str, Any], texts: Texts) -> list[Block]:
     if recipe:
         blocks.append(Details(texts.get("diagnosis.repair_settings"), (_listed(recipe),)))
     return blocks
+
+
+def compare_command(record: dict[str, Any], recipe: str) -> str:
+    """Write the command that trains the repaired recipe on the data that were diagnosed; empty if no command can name them.
+
+    Args:
+        record: the content of `diagnosis.json`.
+        recipe: path of the recipe's file.
+    """
+    source = record["data"]["source"]
+    if source == _ARRAYS:
+        return ""
+    return shlex.join(["headstart", "compare", source, "--recipe", recipe, *_carried(record["command"])])
 
 
 def controls_section(record: dict[str, Any], texts: Texts) -> list[Block]:
@@ -145,6 +158,23 @@ def reproduce_section(record: dict[str, Any], texts: Texts) -> list[Block]:
     if record["recipe"]:
         blocks.append(Details(texts.get("diagnosis.reproduce_recipe"), (_listed(record["recipe"]),)))
     return blocks
+
+
+def _carried(command: str) -> list[str]:
+    """The options of a diagnosis that its comparison takes over; none from a call in Python."""
+    if not command.startswith("headstart "):
+        return []
+    try:
+        words = shlex.split(command)
+    except ValueError:  # not written by us: a quotation without its end
+        return []
+    kept: list[str] = []
+    for place, word in enumerate(words):
+        if word in _CARRIED:
+            kept += words[place : place + 2]
+        elif word == "--keep-duplicates" or word.partition("=")[0] in _CARRIED:
+            kept.append(word)
+    return kept
 
 
 def _control_row(control: dict[str, Any], texts: Texts) -> tuple[Inline, ...]:
