@@ -170,13 +170,14 @@ def _few_labels(results: dict[str, Any]) -> None:
             accuracy = row["test_accuracy"]
             x = place + (number - (len(names) - 1) / 2) * 0.22
             color = (GREEN, BLUE, GRAY, ORANGE)[number]
-            axes.bar(x, 100 * accuracy["mean"], 0.2, color=color, label=name if not place else None)
+            seen = name in axes.get_legend_handles_labels()[1]
+            axes.bar(x, 100 * accuracy["mean"], 0.2, color=color, label=None if seen else name)
             axes.plot([x, x], [100 * accuracy["low"], 100 * accuracy["high"]], color="black", linewidth=1)
             axes.text(x, 100 * accuracy["high"] + 1, f"{100 * accuracy['mean']:.1f}", ha="center", fontsize=8)
     axes.set_xticks(range(len(labels)), [f"{count:,} labels" for count in labels])
     axes.set_ylabel("test accuracy, %")
     axes.set_ylim(0, 105)
-    axes.legend(frameon=False, loc="upper left", fontsize=9)
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(names), fontsize=9)
     _save(figure, "small-images-labels.svg")
 
 
