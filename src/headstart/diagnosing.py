@@ -117,8 +117,10 @@ def diagnose(
         head: from features to logits, where `model` stops at features.
         train_mode: whether the network is run in training mode; `None` takes the mode it is in.
         batch: images that go through the network at a time.
-        history: of your training: lists of `loss`, `val_loss`, `accuracy`, `val_accuracy` (Keras' history will do).
-        predictions: `(n, C)` outputs or `(n,)` classes for the test part, or the path of an `.npz` or `.csv` with them.
+        history: of your training: lists of `loss`, `val_loss`, `accuracy`, `val_accuracy` (Keras' history will do), or the
+            path of a `.json` or `.csv` file with them.
+        predictions: `(n, C)` outputs or `(n,)` classes for the test part, or for all images of the data, in its order; or the path of
+            an `.npz` or `.csv` with them.
         loss: your loss function, from outputs and integer labels to a scalar.
         optimizer: the optimizer that trains your network.
         augment, serve: your training's and your serving's path from images to input, where they differ from `preprocess`.

@@ -46,17 +46,17 @@ def test_a_recipe_was_cut_where_the_plan_has_other_epochs_or_another_width() -> 
         (
             "en",
             (
-                "  cnn: 2 seeds, about 41.5 s each (6 of its 20 epochs)",
-                "  fast: 2 seeds, about 12.0 s each (2 of its 8 epochs, width 16 instead of 32)",
-                "  probe: 1 seed, about 3.2 s each",
+                "  cnn: 2 seeds, about 41.5 s a seed (6 of its 20 epochs)",
+                "  fast: 2 seeds, about 12.0 s a seed (2 of its 8 epochs, width 16 instead of 32)",
+                "  probe: 1 seed, about 3.2 s a seed",
             ),
         ),
         (
             "es",
             (
-                "  cnn: 2 semillas, unos 41,5 s cada vez (6 de sus 20 épocas)",
-                "  fast: 2 semillas, unos 12,0 s cada vez (2 de sus 8 épocas; ancho 16 en lugar de 32)",
-                "  probe: 1 semilla, unos 3,2 s cada vez",
+                "  cnn: 2 semillas, unos 41,5 s por semilla (6 de sus 20 épocas)",
+                "  fast: 2 semillas, unos 12,0 s por semilla (2 de sus 8 épocas; ancho 16 en lugar de 32)",
+                "  probe: 1 semilla, unos 3,2 s por semilla",
             ),
         ),
     ],

@@ -1,5 +1,8 @@
 """What a training's curve and loss give away."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -67,7 +70,8 @@ def test_curves_as_people_have_them() -> None:
 def test_predictions_of_every_form_become_classes() -> None:
     two = np.array([[0.2, 0.8], [0.9, 0.1], [0.4, 0.6]])
     for given in (two, np.array([1, 0, 1]), two[:, 1], two[:, 1:], np.array([2.0, -1.5, 0.5])):
-        assert predicted_classes(given, 3, 2).tolist() == [1, 0, 1]
+        assert predicted_classes(given, np.arange(3), 9, 2).tolist() == [1, 0, 1]
+    assert predicted_classes(np.arange(9) % 3, np.array([1, 5]), 9, 3).tolist() == [1, 2]  # of all images: test's are taken
     for given, said in (
         (np.zeros((3, 5)), "5 columns"),
         (np.zeros(4), r"shape \(4,\)"),
@@ -75,7 +79,7 @@ def test_predictions_of_every_form_become_classes() -> None:
         (np.array([0.5, 1.0, 2.0]), "whole numbers"),
     ):
         with pytest.raises(UsageError, match=said):
-            predicted_classes(given, 3, 3)
+            predicted_classes(given, np.arange(3), 9, 3)
 
 
 def test_a_serving_path_of_another_shape_is_told_by_its_shapes() -> None:
@@ -88,3 +92,15 @@ def test_a_serving_path_of_another_shape_is_told_by_its_shapes() -> None:
     found = look_at_paths(subject, np.zeros((2, 8, 8, 3), np.uint8))
     assert (found.status, found.code) == ("suspected", "paths-differ-in-shape")
     assert found.values == {"first": "(3, 32, 32)", "second": "(3, 64, 64)"}
+
+
+def test_a_history_is_read_from_its_file(tmp_path: Path) -> None:
+    curve = {"loss": [2.0, 1.0], "accuracy": [0.5, 0.7]}
+    (tmp_path / "history.json").write_text(json.dumps(curve), encoding="utf-8")
+    (tmp_path / "log.csv").write_text("epoch,loss,accuracy,note\n0,2.0,0.5,a\n1,1.0,0.7,\n", encoding="utf-8")
+    assert read_history(tmp_path / "history.json") == curve
+    assert read_history(str(tmp_path / "log.csv")) == curve | {"epoch": [0.0, 1.0]}
+    (tmp_path / "broken.json").write_text("{", encoding="utf-8")
+    for name in ("gone.csv", "broken.json"):
+        with pytest.raises(UsageError, match="cannot be read"):
+            read_history(tmp_path / name)

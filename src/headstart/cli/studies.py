@@ -233,7 +233,14 @@ def diagnose(
         Path | None, typer.Option(help="Folder of weight files, searched before HEADSTART_WEIGHTS and the cache.")
     ] = None,
     predictions: Annotated[
-        Path | None, typer.Option(help="Outputs of your network for the test part: .npz, or .csv with a row per image.")
+        Path | None,
+        typer.Option(
+            help="Outputs of your own network: .npz or .csv, a row for each test image, or for each image of the data."
+        ),
+    ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(help="Your training's curve: .json (lists by name) or .csv (a line per epoch, as Keras' CSVLogger)."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use a stratified subset of this many training images.")] = None,
     keep_duplicates: Annotated[
@@ -264,6 +271,7 @@ def diagnose(
             target,
             data,
             predictions=predictions,
+            history=history,
             recipe=recipe,
             preset=preset,
             backbone=backbone,

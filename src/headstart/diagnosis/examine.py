@@ -141,7 +141,7 @@ def examine(
     few = images.images[sample[:: max(len(sample) // _CLEAN_BATCH, 1)][:_CLEAN_BATCH]]
     clean = pixels_with(arrival, repairs, frozenset(), few)
     predictions = own_predictions(subject, images, split.test)
-    predicted = _classes(subject, predictions, split, len(images.class_names))
+    predicted = _classes(subject, predictions, split, images)
     findings += look_at_network(subject, clean)
     findings += [
         look_at_paths(subject, example),
@@ -312,8 +312,8 @@ def _head(correct: Booleans | None, probe: MeasuredCell | None) -> tuple[Finding
     return finding, control, in_points(behind)
 
 
-def _classes(subject: Subject, predictions: Logits | None, split: Split, classes: int) -> Classes | None:
+def _classes(subject: Subject, predictions: Logits | None, split: Split, images: ImageSet) -> Classes | None:
     given = subject.evidence.predictions
     if given is not None:
-        return predicted_classes(given, len(split.test), classes)
+        return predicted_classes(given, split.test, len(images.labels), len(images.class_names))
     return None if predictions is None else predictions.argmax(1)

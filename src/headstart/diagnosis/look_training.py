@@ -1,8 +1,10 @@
 """Looking at how the network was trained and judged, from what its owner handed over (causes 6, 11, 14 to 19, 22)."""
 
+import csv
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from headstart.analysis.metrics import confusion_matrix
 from headstart.diagnosis.subject import Prepare, Subject
 from headstart.errors import UsageError
 from headstart.models.weights import read_weights_file
-from headstart.records import DuplicateReport, Images, ImageSet, Labels, Split
+from headstart.records import DuplicateReport, Images, ImageSet, Indices, Labels, Split
 
 _JUMP = 1.5  # chosen: a training loss that rises by half is no noise of batches
 _RISE = 0.05  # chosen: of the first loss; below that a converged loss trembles
@@ -171,13 +173,16 @@ def gap_finding(train: float, val: float) -> Finding:
 
 
 def read_history(given: Any) -> dict[str, list[float]]:
-    """Accept a training's curve as people have it: a dictionary of lists (Keras' `History.history`) or a list of dictionaries.
+    """Accept a training's curve as people have it: a dictionary of lists (Keras' `History.history`), a list of dictionaries, or the
+    path of a `.json` file with one of them or of a `.csv` file with a line for each epoch.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is none of these.
     """
     if given is None:
         return {}
+    if isinstance(given, str | Path):
+        given = _read_curve(Path(given))
     if hasattr(given, "history"):
         given = given.history
     try:
@@ -193,16 +198,50 @@ def read_history(given: Any) -> dict[str, list[float]]:
     )
 
 
-def predicted_classes(outputs: npt.NDArray[Any], expected: int, classes: int) -> npt.NDArray[np.int64]:
+def _read_curve(path: Path) -> Any:
+    """What a history's file holds; of a CSV's columns those that are numbers in every line."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".json":
+            return json.loads(text)
+        lines = list(csv.DictReader(text.splitlines()))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The history {path} cannot be read: {error}.") from error
+    columns = {name: [line[name] for line in lines] for name in (lines[0] if lines else ())}
+    return {name: [float(value) for value in values] for name, values in columns.items() if all(map(_is_number, values))}
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        float(text or "")
+    except ValueError:
+        return False
+    return True
+
+
+def predicted_classes(
+    outputs: npt.NDArray[Any], test: Indices, images: int, classes: int
+) -> npt.NDArray[np.int64]:
     """Classes from `(n, C)` outputs, `(n,)` classes, or of two classes the scores or probabilities of the second, `(n,)` or `(n, 1)`.
 
+    Args:
+        outputs: a row for each test image, or for each image of the data, in its order.
+        test: `(t,) int64`, the test images' places in the data.
+        images: how many the data has.
+        classes: number of classes.
+
+    Returns:
+        `(t,) int64`.
+
     Raises:
-        UsageError: their number is not the test part's, or they are neither outputs nor classes.
+        UsageError: their number is another, or they are neither outputs nor classes.
     """
-    if outputs.ndim not in (1, 2) or len(outputs) != expected:
+    if outputs.ndim in (1, 2) and len(outputs) == images:
+        outputs = outputs[test]
+    if outputs.ndim not in (1, 2) or len(outputs) != len(test):
         raise UsageError(
-            f"The predictions have shape {outputs.shape}, and the test part has {expected} images. Give one row for each, in "
-            "the data's order."
+            f"The predictions have shape {outputs.shape}, the test part has {len(test)} images and the data {images}. Give one row "
+            "for each test image, or one for each image of the data (where the data has no test part of its own), in its order."
         )
     if outputs.ndim == 2 and outputs.shape[1] == classes:
         return np.asarray(outputs.argmax(1), np.int64)

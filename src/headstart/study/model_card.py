@@ -50,7 +50,9 @@ def model_card(
         command,
         "```",
         "",
-        "On the same machine, with the same versions and number of threads, it gives the same bytes.",
+        "On the same machine, with the same versions and number of threads, it gives the same bytes (a teacher's features too, while "
+        "they are in the cache: computed anew in another of the ways between which headstart chooses by speed, they differ by "
+        "rounding).",
         "",
         "Recipe: " + ", ".join(f"{name} {value}" for name, value in _shown(recipe).items()) + ".",
         "",
