@@ -71,7 +71,10 @@ def test_predictions_of_every_form_become_classes() -> None:
     two = np.array([[0.2, 0.8], [0.9, 0.1], [0.4, 0.6]])
     for given in (two, np.array([1, 0, 1]), two[:, 1], two[:, 1:], np.array([2.0, -1.5, 0.5])):
         assert predicted_classes(given, np.arange(3), 9, 2).tolist() == [1, 0, 1]
-    assert predicted_classes(np.arange(9) % 3, np.array([1, 5]), 9, 3).tolist() == [1, 2]  # of all images: test's are taken
+    assert predicted_classes(np.arange(9) % 3, np.array([1, 5]), 9, 3).tolist() == [
+        1,
+        2,
+    ]  # of all images: test's are taken
     for given, said in (
         (np.zeros((3, 5)), "5 columns"),
         (np.zeros(4), r"shape \(4,\)"),

@@ -240,7 +240,9 @@ def diagnose(
     ] = None,
     history: Annotated[
         Path | None,
-        typer.Option(help="Your training's curve: .json (lists by name) or .csv (a line per epoch, as Keras' CSVLogger)."),
+        typer.Option(
+            help="Your training's curve: .json (lists by name) or .csv (a line per epoch, as Keras' CSVLogger)."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use a stratified subset of this many training images.")] = None,
     keep_duplicates: Annotated[

@@ -208,7 +208,9 @@ def _read_curve(path: Path) -> Any:
     except (OSError, ValueError) as error:
         raise UsageError(f"The history {path} cannot be read: {error}.") from error
     columns = {name: [line[name] for line in lines] for name in (lines[0] if lines else ())}
-    return {name: [float(value) for value in values] for name, values in columns.items() if all(map(_is_number, values))}
+    return {
+        name: [float(value) for value in values] for name, values in columns.items() if all(map(_is_number, values))
+    }
 
 
 def _is_number(text: str | None) -> bool:
@@ -219,9 +221,7 @@ def _is_number(text: str | None) -> bool:
     return True
 
 
-def predicted_classes(
-    outputs: npt.NDArray[Any], test: Indices, images: int, classes: int
-) -> npt.NDArray[np.int64]:
+def predicted_classes(outputs: npt.NDArray[Any], test: Indices, images: int, classes: int) -> npt.NDArray[np.int64]:
     """Classes from `(n, C)` outputs, `(n,)` classes, or of two classes the scores or probabilities of the second, `(n,)` or `(n, 1)`.
 
     Args:
