@@ -43,7 +43,8 @@ from headstart.randomness import generator
 from headstart.records import ImageSet, Preprocessing, Recipe, Split, TrialResult
 from headstart.study.kinds import Bench
 from headstart.study.observer import SilentObserver
-from headstart.study.planning import Overrides, backbone_preprocessing, predict_seconds, resolve_recipe
+from headstart.study.planning import Overrides, backbone_preprocessing, resolve_recipe
+from headstart.study.prediction import predict_seconds
 from headstart.study.presets import fast_recipe, fine_tune_recipe, probe_recipe, scratch_recipe, small_fine_tune_epochs
 from headstart.study.trial import run_trial
 from headstart.training.features import extract_features

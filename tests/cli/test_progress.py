@@ -31,15 +31,6 @@ def _plan() -> Plan:
     return Plan(recipes, (NotRun("small32_l-probe", "not-pretrained", "small32_l"),), (0, 1), 110.2)
 
 
-def test_a_recipe_was_cut_where_the_plan_has_other_epochs_or_another_width() -> None:
-    cnn, fast, probe, majority = _plan().recipes
-    assert cnn.was_cut
-    assert fast.was_cut
-    assert not probe.was_cut
-    assert not majority.was_cut
-    assert PlannedRecipe(cnn.recipe, None, (0,), 1.0, asked_epochs=6, asked_width=64).was_cut
-
-
 @pytest.mark.parametrize(
     ("language", "lines"),
     [

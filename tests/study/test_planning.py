@@ -9,7 +9,8 @@ from headstart.data.sources import load_images
 from headstart.data.splits import make_split
 from headstart.models.backbones import build_backbone, find_backbone
 from headstart.study.observer import SilentObserver
-from headstart.study.planning import Overrides, predict_seconds, resolve_recipe
+from headstart.study.planning import Overrides, resolve_recipe
+from headstart.study.prediction import predict_seconds
 from headstart.study.presets import probe_recipe, random_features_recipe
 from headstart.training.features import are_extracted, extract_features
 

@@ -29,13 +29,8 @@ from headstart.records import Augmentation, ImageSet, Indices, Preprocessing, Re
 from headstart.study.judge import judge_backbone
 from headstart.study.model_card import model_card
 from headstart.study.observer import Observer, decoding_progress
-from headstart.study.planning import (
-    augmented,
-    backbone_preprocessing,
-    channel_contract,
-    extraction_seconds,
-    time_steps,
-)
+from headstart.study.planning import backbone_preprocessing, channel_contract
+from headstart.study.prediction import augmented, extraction_seconds, time_steps
 from headstart.training.batches import ImageBatches
 from headstart.training.callbacks import Callback, HistoryLogger
 from headstart.training.distillation import TaughtClassifier, TeacherCriterion, teacher_lessons
@@ -86,6 +81,19 @@ class Pretrained:
     was_done: bool
 
 
+@dataclass(frozen=True)
+class _Material:
+    """What a pretraining works on and with."""
+
+    request: PretrainRequest
+    images: ImageSet
+    train: Indices
+    val: Indices
+    teacher: Backbone | None
+    device: torch.device
+    folder: Path
+
+
 def run_pretraining(request: PretrainRequest, device: torch.device, observer: Observer, command: str) -> Pretrained:
     """Train a backbone, judge it, write its file and its card; continue where an earlier run of the same request ended.
 
@@ -109,14 +117,15 @@ def run_pretraining(request: PretrainRequest, device: torch.device, observer: Ob
     recipe = _recipe(request, images, train, teacher)
     folder = request.path.with_suffix(".pretraining")
     folder.mkdir(parents=True, exist_ok=True)
+    material = _Material(request, images, train, val, teacher, device, folder)
     lock = FileLock(folder / "lock", timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         raise RunError(f"Another process is training {request.path}. Wait for it, or name another --out.") from error
     try:
-        recipe, predicted = _planned(request, recipe, teacher, images, train, val, device, folder)
-        identity = _identity(recipe, images, train, val, request.seed)
+        recipe, predicted = _planned(material, recipe)
+        identity = _identity(material, recipe)
         if request.path.exists():
             done = read_weights_file(request.path)
             if done.metadata.get("identity") != identity:
@@ -127,9 +136,9 @@ def run_pretraining(request: PretrainRequest, device: torch.device, observer: Ob
             _require_same_judges(request, judges, done)
             return Pretrained(done, _card_path(request), was_done=True)
         observer.pretraining_planned(recipe.epochs, predicted)
-        network, fitted = _train(request, recipe, teacher, images, train, val, device, observer, folder)
+        network, fitted = _train(material, recipe, observer)
         backbone_state = {name: value.cpu() for name, value in network.backbone.state_dict().items()}
-        metadata = _metadata(request, recipe, teacher, images, train, val, network, fitted, device, identity)
+        metadata = _metadata(material, recipe, network, fitted, identity)
         assert recipe.preprocessing is not None
         # Judged as it will be used: from the file, with the precision that it has there.
         draft = folder / "unjudged.safetensors"
@@ -227,18 +236,10 @@ def _recipe(request: PretrainRequest, images: ImageSet, train: Indices, teacher:
     )
 
 
-def _planned(
-    request: PretrainRequest,
-    recipe: Recipe,
-    teacher: Backbone | None,
-    images: ImageSet,
-    train: Indices,
-    val: Indices,
-    device: torch.device,
-    folder: Path,
-) -> tuple[Recipe, float]:
+def _planned(material: _Material, recipe: Recipe) -> tuple[Recipe, float]:
     """The recipe with its epochs, fitted to a budget once, and the seconds predicted; a resumed training keeps both."""
-    path = folder / "plan.json"
+    request, images, train, device = material.request, material.images, material.train, material.device
+    path = material.folder / "plan.json"
     asked = {
         "version": _RECIPE_VERSION,
         "recipe": sha256_of_text(canonical_json(asdict(recipe))),
@@ -253,10 +254,10 @@ def _planned(
     )
     labels = torch.from_numpy(images.labels[batch]).to(device)
     step, forward = time_steps(network, recipe, augmented(images, batch, recipe, device), labels)
-    watched = min(len(train), CURVE_IMAGES) + len(val)
+    watched = min(len(train), CURVE_IMAGES) + len(material.val)
     per_epoch = (len(train) / recipe.batch_size) * step + watched / len(batch) * forward
     fixed = 0.0
-    if teacher is not None:
+    if (teacher := material.teacher) is not None:
         seen = backbone_preprocessing(teacher, images.canvas)
         if not are_extracted(images, f"{teacher.weights_sha256}", seen, device=device):
             fixed = extraction_seconds(build_backbone(teacher), images, seen, device)
@@ -274,33 +275,30 @@ def _spec(request: PretrainRequest, recipe: Recipe, classes: int) -> NetworkSpec
     return replace(spec, mirrored=False)
 
 
-def _identity(recipe: Recipe, images: ImageSet, train: Indices, val: Indices, seed: int) -> str:
+def _identity(material: _Material, recipe: Recipe) -> str:
     settings = asdict(recipe)
     return sha256_of_text(
         canonical_json(
             {
                 "version": _RECIPE_VERSION,
                 "recipe": settings,
-                "data": images.fingerprint,
-                "split": [train.tolist(), val.tolist()],
-                "seed": seed,
+                "data": material.images.fingerprint,
+                "split": [material.train.tolist(), material.val.tolist()],
+                "seed": material.request.seed,
             }
         )
     )
 
 
-def _train(
-    request: PretrainRequest,
-    recipe: Recipe,
-    teacher: Backbone | None,
-    images: ImageSet,
-    train: Indices,
-    val: Indices,
-    device: torch.device,
-    observer: Observer,
-    folder: Path,
-) -> tuple[BackboneClassifier, Fitted]:
+def _train(material: _Material, recipe: Recipe, observer: Observer) -> tuple[BackboneClassifier, Fitted]:
     assert recipe.preprocessing is not None
+    request, images, train, device, folder = (
+        material.request,
+        material.images,
+        material.train,
+        material.device,
+        material.folder,
+    )
     classes = len(images.class_names)
     initial_seed = derive_seed(request.seed, "initialisation")
     spec = _spec(request, recipe, classes)
@@ -308,8 +306,8 @@ def _train(
     assert isinstance(plain, BackboneClassifier)
     network = plain
     criterion: Criterion | None = None
-    if teacher is not None:
-        lessons = _lessons(teacher, images, train, device, observer)
+    if material.teacher is not None:
+        lessons = _lessons(material.teacher, images, train, device, observer)
         with seeded_torch(derive_seed(request.seed, "initialisation", "teacher")):
             network = TaughtClassifier(plain.backbone, plain.head.in_features, classes, lessons.shape[1])
         labels = images.labels[train]
@@ -317,14 +315,14 @@ def _train(
     network = network.to(device).to(memory_format=torch.channels_last)
     watchers: list[Callback] = [ProgressBar(observer), HistoryLogger(folder)]
     request_path = folder / "request.json"
-    wanted = {"identity": _identity(recipe, images, train, val, request.seed)}
+    wanted = {"identity": _identity(material, recipe)}
     if not request_path.exists() or read_json(request_path) != wanted:
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # of another request
         write_json(request_path, wanted)
     fitted = train_network(
         network,
         ImageBatches(images.images, images.labels, train, recipe.preprocessing, recipe.augmentation, device),
-        ImageBatches(images.images, images.labels, val, recipe.preprocessing, device=device),
+        ImageBatches(images.images, images.labels, material.val, recipe.preprocessing, device=device),
         recipe,
         request.seed,
         device=device,
@@ -351,21 +349,19 @@ def _lessons(
 
 
 def _metadata(
-    request: PretrainRequest,
-    recipe: Recipe,
-    teacher: Backbone | None,
-    images: ImageSet,
-    train: Indices,
-    val: Indices,
-    network: BackboneClassifier,
-    fitted: Fitted,
-    device: torch.device,
-    identity: str,
+    material: _Material, recipe: Recipe, network: BackboneClassifier, fitted: Fitted, identity: str
 ) -> dict[str, str]:
     """Everything about the weights that does not change from one run to the next: no times, no paths, no versions."""
     assert recipe.preprocessing is not None
-    watched = ImageBatches(images.images, images.labels, val, recipe.preprocessing, device=device)
-    logits = predict_logits(network, watched, device)
+    request, images, train, val, teacher = (
+        material.request,
+        material.images,
+        material.train,
+        material.val,
+        material.teacher,
+    )
+    watched = ImageBatches(images.images, images.labels, val, recipe.preprocessing, device=material.device)
+    logits = predict_logits(network, watched, material.device)
     five_best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     labels = images.labels[val]
     size = complexity(network.backbone, request.input_size)

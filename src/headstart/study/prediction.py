@@ -1,0 +1,170 @@
+"""How long a recipe will take, from a few of its own steps on the user's machine."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from headstart.data.preprocessing import apply_preprocessing
+from headstart.models.backbones import Backbone, build_random_backbone, seeded_torch, split_for_fine_tuning
+from headstart.models.network import BackboneClassifier, build_network, classifier_spec, freeze_batch_norm
+from headstart.randomness import generator
+from headstart.records import ImageSet, Indices, Preprocessing, Recipe, Split
+from headstart.training.arithmetic import arithmetic_of, wait_for
+from headstart.training.averaging import WeightAverage
+from headstart.training.batches import ImageBatches
+from headstart.training.engine import CURVE_IMAGES, classification_loss, make_optimizer
+from headstart.training.features import are_extracted
+
+_TIMED_STEPS = 3
+_TIMED_IMAGES = 16  # of a frozen network, whose pace is known from few
+_FROZEN_SPEED_UP = 2.2  # measured: ONNX Runtime over eager PyTorch, MobileNetV2 at 96 to 224 px, two cores (DESIGN)
+_EXPORT_SECONDS = (
+    4.0  # measured: MobileNetV2's graph 1.6 s, first images 0.3 s, race 2 s; once per network and input size
+)
+_PROBE_SECONDS_PER_GIGA = 11.0  # measured: seconds per 1e9 of images x features x classes; 6 s for 45,000 x 1,280 x 10
+
+
+@dataclass(frozen=True)
+class PredictedCost:
+    """Seconds once for all seeds (cached features), once per trial, and per epoch."""
+
+    shared: float
+    fixed: float
+    per_epoch: float
+
+    def total(self, recipe: Recipe) -> float:
+        """Seconds of the first trial."""
+        return self.shared + self.fixed + self.per_epoch * recipe.epochs
+
+
+def predict_seconds(
+    recipe: Recipe, backbone: Backbone | None, images: ImageSet, split: Split, device: torch.device
+) -> PredictedCost:
+    """Predict a recipe's seconds from a few timed steps on real images; features that are cached cost nothing."""
+    if recipe.kind == "majority" or recipe.preprocessing is None:
+        return PredictedCost(0.0, 0.0, 0.0)
+    batch = min(recipe.batch_size, len(split.train))
+    steps = -(-len(split.train) // recipe.batch_size)
+    classes = len(images.class_names)
+    some = split.train[:batch]
+    labels = torch.from_numpy(images.labels[some]).to(device)
+    prepare = augmented(images, some, recipe, device)
+    if recipe.kind == "scratch":
+        spec = classifier_spec(recipe.preprocessing.input_size, classes, backbone, recipe)
+        network = build_network(spec).to(device).to(memory_format=torch.channels_last)
+        step, forward = time_steps(network, recipe, prepare, labels)
+        watched = min(len(split.train), CURVE_IMAGES) + len(split.val)
+        final = (len(split.train) + len(split.val) + len(split.test)) / batch * forward
+        return PredictedCost(0.0, final, steps * step + watched / batch * forward)
+    if backbone is None:
+        return PredictedCost(0.0, 0.0, 0.0)
+    module = build_random_backbone(backbone, 0).to(device)
+    extract = extraction_seconds(module, images, recipe.preprocessing, device)
+    pretrained = str(backbone.weights_sha256) if recipe.kind != "random-features" else None
+    extraction = 0.0 if _are_cached(images, pretrained, recipe.preprocessing, device) else extract
+    probe = len(split.train) * backbone.features * classes / 1e9 * _PROBE_SECONDS_PER_GIGA + 0.5
+    if recipe.kind != "finetune":
+        # Random features are drawn anew for each seed; a gradient head costs little beside the features.
+        per_epoch = steps * 3e-4 if recipe.head == "gradient" else 0.0
+        return PredictedCost(extraction, probe if recipe.head == "convex" else 0.0, per_epoch)
+    inputs = apply_preprocessing(images.images[some], recipe.preprocessing).to(device)
+    cut = split_for_fine_tuning(module, inputs[:2]) if recipe.unfreeze == "last" else None
+    if cut is None:
+        spec = classifier_spec(recipe.preprocessing.input_size, classes, backbone, recipe)
+        network = BackboneClassifier(module, spec.features, classes, spec.mirrored).to(device)
+        network = network.to(memory_format=torch.channels_last)
+        step, forward_step = time_steps(network, recipe, prepare, labels)
+    else:
+        trunk, tail = cut
+        with torch.inference_mode():
+            middle = trunk(inputs)
+        network = BackboneClassifier(tail, backbone.features, classes).to(device)
+        step, forward_step = time_steps(network, recipe, middle.clone, labels)
+        kept = _are_cached(images, f"{pretrained}|trunk", recipe.preprocessing, device, half_precision=True)
+        extraction += 0.0 if kept else extract
+    watched = min(len(split.train), CURVE_IMAGES) + len(split.val)
+    final = (len(split.train) + len(split.val) + len(split.test)) / batch * forward_step
+    return PredictedCost(extraction, probe + final, steps * step + watched / batch * forward_step)
+
+
+def extraction_seconds(
+    module: nn.Module, images: ImageSet, preprocessing: Preprocessing, device: torch.device
+) -> float:
+    """Predict how long the frozen features of all images take, the export included."""
+    few = apply_preprocessing(images.images[:_TIMED_IMAGES], preprocessing).to(device)
+    forward = _time_forward(module, few) / len(few) / (_FROZEN_SPEED_UP if device.type == "cpu" else 1.0)
+    return len(images.images) * forward + (_EXPORT_SECONDS if device.type == "cpu" else 0.0)
+
+
+def augmented(images: ImageSet, part: Indices, recipe: Recipe, device: torch.device) -> Callable[[], torch.Tensor]:
+    """A function that prepares these images as a step of the recipe's training does, augmentation included."""
+    assert recipe.preprocessing is not None
+    batches = ImageBatches(images.images, images.labels, part, recipe.preprocessing, recipe.augmentation, device)
+    batches.begin_epoch(1, 0)
+    rng, positions = generator(0, "timing"), np.arange(len(part))
+    return lambda: batches.inputs(positions, rng).to(device)
+
+
+def _are_cached(
+    images: ImageSet,
+    module_key: str | None,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    *,
+    half_precision: bool = False,
+) -> bool:
+    return module_key is not None and are_extracted(
+        images, module_key, preprocessing, device=device, half_precision=half_precision
+    )
+
+
+def time_steps(
+    network: nn.Module, recipe: Recipe, prepare: Callable[[], torch.Tensor], labels: torch.Tensor
+) -> tuple[float, float]:
+    """Seconds of one training step and of one forward pass, the medians of three, after one to warm up.
+
+    A step is the recipe's own: its images prepared, its optimizer, its batch norm, its average of the weights.
+
+    Args:
+        network: to be thrown away afterwards; its weights move.
+        recipe: of the training.
+        prepare: gives the inputs of a step.
+        labels: `(B,) int64`, of these inputs.
+    """
+    network.train()
+    if recipe.kind == "finetune":
+        freeze_batch_norm(network)
+    arithmetic = arithmetic_of(labels.device)
+    optimizer = make_optimizer(network, recipe, arithmetic.fused)
+    average = WeightAverage(network, recipe.weight_averaging) if recipe.weight_averaging else None
+    durations = []
+    with seeded_torch(0):  # dropout draws numbers
+        for _ in range(_TIMED_STEPS + 1):
+            started = time.perf_counter()
+            inputs = prepare()
+            with arithmetic.mixed():
+                outputs = network(inputs)
+            optimizer.zero_grad(set_to_none=True)
+            classification_loss(outputs.float(), labels).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            if average is not None:
+                average.update(network)
+            wait_for(labels.device)
+            durations.append(time.perf_counter() - started)
+    return float(np.median(durations[1:])), _time_forward(network, inputs)
+
+
+def _time_forward(network: nn.Module, inputs: torch.Tensor) -> float:
+    network.eval()
+    durations = []
+    with torch.inference_mode():
+        for _ in range(_TIMED_STEPS + 1):
+            started = time.perf_counter()
+            network(inputs)
+            wait_for(inputs.device)
+            durations.append(time.perf_counter() - started)
+    return float(np.median(durations[1:]))
