@@ -11,7 +11,6 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import nn
 
 import headstart
@@ -29,17 +28,10 @@ from headstart.records import Booleans, ImageSet, Indices, Labels, Preprocessing
 from headstart.study.observer import SilentObserver
 from headstart.study.presets import read_recipe
 from headstart.training.probe import fit_probe
+from tests.models.factory import bundled_backbone
 
 SMALL = find_backbone("small32_s")
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (SMALL.preprocessing.mean, SMALL.preprocessing.std))
-
-
-def network() -> nn.Module:
-    """The bundled backbone, loaded as a user would."""
-    module: nn.Module = timm.create_model("small32_s", num_classes=0)
-    assert SMALL.path is not None
-    module.load_state_dict({name: value.float() for name, value in load_file(SMALL.path).items()}, strict=False)
-    return module.eval()
 
 
 def pixels(image: Any) -> torch.Tensor:
@@ -60,7 +52,7 @@ def diagnose(
 
 
 def test_healthy_code_is_left_in_peace_and_not_changed(tmp_path: Path) -> None:
-    module = network().train()
+    module = bundled_backbone().train()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     found = diagnose(tmp_path, module, train_mode=False)
     assert found.record["verdict"]["code"] == "healthy"
@@ -76,7 +68,7 @@ def test_planted_pixel_faults_are_named_and_repaired(tmp_path: Path) -> None:
     def wrong(image: Any) -> torch.Tensor:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255  # 8 px, 0..1
 
-    found = diagnose(tmp_path, network(), wrong)
+    found = diagnose(tmp_path, bundled_backbone(), wrong)
     assert found.proved[0] == "input-size"
     assert {cause["name"] for cause in found.causes if cause["points"] is not None} == {"input-size", "pixel-range"}
     accuracy = found.record["accuracy"]
@@ -101,7 +93,7 @@ def test_weights_that_were_never_loaded(tmp_path: Path) -> None:
 
 
 def test_statistics_overwritten_by_a_stray_pass(tmp_path: Path) -> None:
-    module = network()
+    module = bundled_backbone()
     module.train()
     with torch.no_grad():
         for _ in range(30):
@@ -121,7 +113,7 @@ def test_statistics_overwritten_by_a_stray_pass(tmp_path: Path) -> None:
 def test_causes_that_the_owner_s_evidence_shows(tmp_path: Path) -> None:
     images = load_images("digits", limit=600)
     split, _ = make_split(images)
-    module = network()
+    module = bundled_backbone()
     permuted = (images.labels[split.test] + 1) % 10
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -186,7 +178,7 @@ def trained_head(module: nn.Module, images: ImageSet, part: Indices) -> nn.Linea
 def test_mixed_up_names_and_other_pixels_in_use_are_proved_and_only_the_names_repaired(tmp_path: Path) -> None:
     images = load_images("digits", limit=900)
     split, _ = make_split(images)
-    module = network()
+    module = bundled_backbone()
     head = trained_head(module, images, split.train)
     with torch.no_grad():
         head.weight.copy_(head.weight.roll(1, 0))
@@ -215,7 +207,7 @@ def test_copies_of_test_images_flatter_and_the_repaired_accuracy_is_without_them
     images = _image_set(*twice)
     split, duplicates = make_split(images, remove_duplicates=False)
     assert duplicates.across_splits > 20
-    module = network()
+    module = bundled_backbone()
     head = Remembering(module, images, split.train)
     found = headstart.diagnose(
         module, images, preprocess=right, head=head, keep_duplicates=True, runs=tmp_path, language="en"
@@ -254,7 +246,7 @@ def test_a_recipe_of_ours_and_the_second_time_it_is_found_done(tmp_path: Path) -
 
 def test_the_contract_of_an_unknown_network_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "weight_files", lambda folder: [])
-    module = network()
+    module = bundled_backbone()
     del module.pretrained_cfg
 
     def washed_out(image: Any) -> torch.Tensor:
@@ -283,7 +275,7 @@ def test_a_contract_that_a_few_images_leave_open_may_prove_itself_on_others(monk
         return cross_fitted(features, labels, classes)
 
     monkeypatch.setattr(look_contract, "cross_fitted", watched)
-    module = network()
+    module = bundled_backbone()
     del module.pretrained_cfg
     images = load_images("digits", limit=1000)
     split, _ = make_split(images)
@@ -303,7 +295,11 @@ def test_causes_that_these_data_cannot_tell_apart_are_both_named(tmp_path: Path)
     low, high = (torch.tensor(values).view(3, 1, 1) for values in ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)))
     contract = dataclasses.replace(SMALL.preprocessing, mean=(0.5,) * 3, std=(0.5,) * 3)
     one = subject.subject_of_module(
-        network(), lambda image: (pixels(image) - low) / high, np.zeros((2, 8, 8, 3), np.uint8), 10, name="mine"
+        bundled_backbone(),
+        lambda image: (pixels(image) - low) / high,
+        np.zeros((2, 8, 8, 3), np.uint8),
+        10,
+        name="mine",
     )
     images = load_images("digits", limit=600)
     split, duplicates = make_split(images)

@@ -1,5 +1,6 @@
 """Networks as people really write them: what they return, what they take, and how they are handed over."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,20 @@ from PIL import Image
 from torch import nn
 
 import headstart
+from headstart.analysis.diagnosis import Cell, Finding
+from headstart.data.sources import load_images
+from headstart.data.splits import make_split
 from headstart.diagnosing import _image_set, _predictions
+from headstart.diagnosis import examine as examining
+from headstart.diagnosis.arrival import measure_arrival, sample_images
+from headstart.diagnosis.examine import examine
+from headstart.diagnosis.look_pixels import look_at_pixels
+from headstart.diagnosis.pipeline import Repairs, pixels_with
 from headstart.diagnosis.subject import in_batches, in_mode, one_tensor, subject_of_module
 from headstart.errors import UsageError
+from headstart.records import Preprocessing
+from headstart.study.observer import SilentObserver
+from tests.models.factory import bundled_backbone
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
 
@@ -102,18 +114,55 @@ def test_a_network_of_gray_images_is_diagnosed(tmp_path: Path) -> None:
     assert found.record["experiment"]["cells"]
 
 
-def test_colour_that_the_pipeline_throws_away_is_said(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    labels = np.arange(120) % 2
-    images = rng.integers(0, 256, (120, 8, 8, 3), np.uint8)
-    found = headstart.diagnose(
-        trunk().eval(),
-        (images, labels),
-        preprocess=lambda image: unit(image.convert("L").convert("RGB")),
-        runs=tmp_path,
-        language="en",
+@pytest.mark.parametrize(("coloured", "code"), [(True, "colour-thrown-away"), (False, "channels-in-order")])
+def test_colour_that_the_pipeline_throws_away_is_said(coloured: bool, code: str) -> None:
+    subject = subject_of_module(
+        trunk().eval(), lambda image: unit(image.convert("L").convert("RGB")), IMAGES, 10, name="mine"
     )
-    assert found.record["subject"]["preprocessing"]["order"] == "gray"
+    arrival = measure_arrival(subject, sample_images(IMAGES))
+    assert arrival.order == "gray"
+    order = next(one for one in look_at_pixels(arrival, Preprocessing(8), 8, 8, coloured=coloured) if one.cause == 5)
+    assert (order.status, order.code) == ("cleared", code)
+    # What the pipeline is made again with is as gray as what arrives.
+    again = pixels_with(arrival, Repairs(arrival.preprocessing()), frozenset(), IMAGES)
+    torch.testing.assert_close(again, subject.prepare(IMAGES), rtol=0, atol=2 / 255)
+
+
+@pytest.mark.parametrize(
+    ("images", "random", "status", "code"),
+    [
+        (40, 0.45, "could-not-look", "too-few-images"),
+        (4000, 0.5, "suspected", "no-better-than-random"),
+        (4000, 0.2, "cleared", "better-than-random"),
+    ],
+)
+def test_a_domain_gap_needs_a_certain_lack_of_gain(
+    monkeypatch: pytest.MonkeyPatch, images: int, random: float, status: str, code: str
+) -> None:
+    rng = np.random.default_rng(0)
+    own = rng.random((3, images)) < 0.5
+    by_chance = rng.random((3, images)) < random if random != 0.5 else own
+    monkeypatch.setattr(examining, "measure_random", lambda pipeline, clean, sample: (by_chance, own))
+    cells: dict[Cell, Any] = {frozenset(): None}
+    _, (gap,) = examining._controls(None, cells, np.arange(images))  # type: ignore[arg-type]
+    assert (gap.status, gap.code) == (status, code)
+
+
+def test_only_what_is_proved_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = subject_of_module(bundled_backbone(), lambda image: unit(image.resize((20, 20))), IMAGES, 10, name="mine")
+    images = load_images("digits", limit=300)
+    split, duplicates = make_split(images)
+
+    def decided(finding: Finding, points: Any, alone: Any) -> Finding:
+        return replace(finding, status="proved" if finding.cause == 3 else "suspected", points=points)
+
+    monkeypatch.setattr(examining, "judged", decided)
+    examination = examine(subject, images, split, duplicates, SilentObserver())
+    assert {1, 3} <= set(examination.factors)
+    assert examination.pipeline.repairs.preprocessing.input_size == 32  # what the proof tried
+    assert examination.repaired.preprocessing.input_size == 20
+    assert subject.contract is not None
+    assert examination.repaired.preprocessing.mean == subject.contract.mean
 
 
 def test_one_score_for_two_classes_is_a_head(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
-"""Small weight files made for tests: random numbers in the real format."""
+"""Networks for tests: small weight files of random numbers in the real format, and the bundled backbone."""
 
 from pathlib import Path
 
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from headstart.models.backbones import find_backbone
 
 TINY = "test_efficientnet"
 """timm's own test network: a real EfficientNet of 0.2 M parameters."""
@@ -44,3 +47,12 @@ def write_other_weights(folder: Path, name: str, seed: int) -> Path:
     path = folder / f"{name}.safetensors"
     save_file(tiny_state(seed), path, metadata=metadata())
     return path
+
+
+def bundled_backbone() -> nn.Module:
+    """The smaller bundled backbone, loaded as a user of timm would."""
+    module: nn.Module = timm.create_model("small32_s", num_classes=0)
+    path = find_backbone("small32_s").path
+    assert path is not None
+    module.load_state_dict({name: value.float() for name, value in load_file(path).items()}, strict=False)
+    return module.eval()

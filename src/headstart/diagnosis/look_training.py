@@ -221,6 +221,11 @@ def _is_number(text: str | None) -> bool:
     return True
 
 
+def middle_score(scores: npt.NDArray[np.floating]) -> float:
+    """The score of the second of two classes from which it is the answer: of logits 0, of probabilities (all from 0 to 1) a half."""
+    return 0.5 if scores.min() >= 0 and scores.max() <= 1 else 0.0
+
+
 def predicted_classes(outputs: npt.NDArray[Any], test: Indices, images: int, classes: int) -> npt.NDArray[np.int64]:
     """Classes from `(n, C)` outputs, `(n,)` classes, or of two classes the scores or probabilities of the second, `(n,)` or `(n, 1)`.
 
@@ -252,8 +257,7 @@ def predicted_classes(outputs: npt.NDArray[Any], test: Indices, images: int, cla
         )
     values = outputs.reshape(-1)
     if classes == 2 and not np.array_equal(values, np.rint(values)):
-        middle = 0.5 if values.min() >= 0 and values.max() <= 1 else 0.0
-        return np.asarray(values > middle, np.int64)
+        return np.asarray(values > middle_score(values), np.int64)
     if not np.array_equal(values, np.rint(values)) or values.min() < 0 or values.max() >= classes:
         raise UsageError(
             f"Predicted classes are whole numbers from 0 to {classes - 1}; these lie between {values.min():g} and "

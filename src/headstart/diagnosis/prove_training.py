@@ -15,6 +15,7 @@ from headstart.analysis.diagnosis import LEAST_POINTS, Finding, best_meanings, j
 from headstart.analysis.metrics import confusion_matrix
 from headstart.analysis.statistics import Estimate, paired_difference
 from headstart.diagnosis.look_network import head_parameters
+from headstart.diagnosis.look_training import middle_score
 from headstart.diagnosis.pipeline import features_of
 from headstart.diagnosis.probing import held_out
 from headstart.diagnosis.prove import stratified
@@ -64,9 +65,8 @@ def own_features(subject: Subject, images: ImageSet, part: Indices, prepare: Pre
 
 
 def of_two_classes(scores: Array) -> Array:
-    """`(n, 2)` outputs from one score of the second class, `(n, 1)`: a logit, or a probability where all lie between 0 and 1."""
-    middle = 0.5 if scores.min() >= 0 and scores.max() <= 1 else 0.0
-    return np.concatenate([np.full_like(scores, middle), scores], axis=1)
+    """`(n, 2)` outputs from one score of the second class, `(n, 1)`."""
+    return np.concatenate([np.full_like(scores, middle_score(scores)), scores], axis=1)
 
 
 def prove_evidence(

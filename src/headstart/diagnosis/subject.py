@@ -305,11 +305,9 @@ def fed_at_first_convolution(module: nn.Module) -> Iterator[Callable[[torch.Tens
 
 def find_classifier(module: nn.Module, outputs: torch.Tensor, classes: int) -> str | None:
     """Name of the module's own last linear layer, if its outputs have one number for each class, or one for two classes."""
-    wanted = (
-        1 if classes == 2 and outputs.ndim == 2 and outputs.shape[1] == 1 else classes
-    )  # two classes need but one score
-    if outputs.ndim != 2 or outputs.shape[1] != wanted:
+    if outputs.ndim != 2 or outputs.shape[1] not in ((classes, 1) if classes == 2 else (classes,)):
         return None
+    wanted = outputs.shape[1]
     linear = [
         name for name, layer in module.named_modules() if isinstance(layer, nn.Linear) and layer.out_features == wanted
     ]
