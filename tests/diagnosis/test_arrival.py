@@ -174,3 +174,13 @@ def test_what_a_position_of_the_last_map_sees() -> None:
     assert field(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)) == 5
     assert field(nn.Conv2d(3, 4, 4, stride=4)) == 4
     assert field(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1)) == 1
+
+
+def test_what_is_measured_of_a_contract_is_told_without_rounding_s_dust() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
+    plain = subject_of_module(
+        module, lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255, images, 10, name="mine"
+    )
+    arrival = measure_arrival(plain, sample_images(images))
+    assert (arrival.mean, arrival.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

@@ -236,6 +236,11 @@ def test_what_is_proved_is_followed_by_what_is_only_suspected() -> None:
     )
     record["causes"][0]["indistinguishable_from"] = [10, 13]  # named as what the cause could be instead
     assert "Still suspected" not in diagnosis_statement(record, Texts("en"))
+    record["causes"][0]["indistinguishable_from"] = []
+    for cause in record["causes"]:
+        if cause["id"] in (10, 13):  # they look like one that is proved
+            cause["indistinguishable_from"] = [record["causes"][0]["id"]]
+    assert "Still suspected" not in diagnosis_statement(record, Texts("en"))
     for verdict in ("suspected-only", "healthy", "unexplained"):
         assert "Still suspected" not in diagnosis_statement(with_verdict(verdict), Texts("en"))
 

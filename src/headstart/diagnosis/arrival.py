@@ -304,5 +304,6 @@ def _order(matrix: Floats) -> str:
 
 
 def _three(values: Floats) -> tuple[float, float, float]:
-    first, second, third = (float(value) for value in values)
+    """Three numbers to six digits, since least squares in float32 knows no more; what is nearly zero is zero."""
+    first, second, third = (0.0 if abs(value) < _STILL else float(f"{value:.6g}") for value in values)
     return first, second, third

@@ -200,10 +200,16 @@ def _still_suspected(record: Record, texts: Texts) -> Inline:
     verdict = record["verdict"]["code"]
     if verdict == "suspected-only":
         return plain("")
-    said = {number for cause in of_status(record, "proved") for number in cause["indistinguishable_from"]}
+    proved = of_status(record, "proved")
+    said = {number for cause in proved for number in cause["indistinguishable_from"]}
     if verdict == "domain-gap":
         said.add(_DOMAIN_GAP)
-    names = [lost_to(cause, texts) for cause in of_status(record, "suspected") if cause["id"] not in said]
+    explained = {cause["id"] for cause in proved}  # what looks like one of these needs no other cause
+    names = [
+        lost_to(cause, texts)
+        for cause in of_status(record, "suspected")
+        if cause["id"] not in said and not explained & set(cause["indistinguishable_from"])
+    ]
     if not names:
         return plain("")
     return plain(" ") + texts.rich("diagnosis.still_suspected", causes=texts.listing(_shortened(names, texts)))
