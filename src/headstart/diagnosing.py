@@ -10,16 +10,16 @@ import torch
 
 from headstart.data.fingerprint import image_hashes, set_fingerprint
 from headstart.data.splits import make_split
-from headstart.diagnosis.look_training import read_history
+from headstart.diagnosis.look_history import read_history
 from headstart.diagnosis.run import (
     DiagnosisRequest,
+    diagnose_own,
     diagnose_recipe,
-    diagnose_subject,
     load_data,
     read_diagnosis,
 )
 from headstart.diagnosis.scripts import is_script, load_build
-from headstart.diagnosis.subject import Evidence, batched, subject_of_module
+from headstart.diagnosis.subject import Evidence, Kept, batched, subject_of_module
 from headstart.environment import choose_device, require_working_packages
 from headstart.errors import UsageError
 from headstart.files import read_json, write_json
@@ -108,10 +108,11 @@ def diagnose(
 
     With your own network: `diagnose(model, data, preprocess=...)`; headstart looks at the tensors that really arrive, and
     changes nothing of yours. With one of ours: `diagnose("cifar10")`, `diagnose("runs/mine", recipe="mobilenetv2_100-probe")`.
+    Without a network, from what is kept of a training in any library: `diagnose("cifar10", predictions=..., history=...)`.
 
     Args:
         model: a `torch.nn.Module` (backbone or whole classifier), `my_script.py:build`, the folder of a finished run, or data
-            to diagnose a recipe of ours on.
+            to diagnose a recipe of ours on, or your `predictions` of them.
         data: images for your own network: what `compare` takes, an `ImageSet`, or `(images (N, S, S, 3) uint8, labels (N,))`.
         preprocess: turns images into the network's input; called with PIL images, or with uint8 arrays, whichever it takes.
         head: from features to logits, where `model` stops at features.
@@ -170,7 +171,9 @@ def diagnose(
     shown = command or "headstart.diagnose(...)"
     if isinstance(model, str) and is_script(model):
         given |= load_build(model)
-    if isinstance(given["model"], str | Path):
+    if isinstance(given["model"], str | Path) and given["predictions"] is not None:
+        folder = _diagnose_kept(given | {"data": data, "recipe": recipe, "backbone": backbone}, request, watcher, shown)
+    elif isinstance(given["model"], str | Path):
         _refuse_evidence(given | {"data": data})
         target = Path(given["model"])
         finished = (target / "results.json").exists()
@@ -189,9 +192,34 @@ def diagnose(
     return Diagnosis(record, folder, write_diagnosis_report(folder, texts.language))
 
 
+def _diagnose_kept(given: dict[str, Any], request: DiagnosisRequest, observer: Observer, command: str) -> Path:
+    """Predictions, and what else was kept of a training, without the network."""
+    used = {"model", "batch", "predictions", "history", "loss"}
+    if unused := [name for name, value in given.items() if name not in used and value is not None]:
+        raise UsageError(
+            f"{', '.join(unused)}: without a network only predictions, history and loss can be looked at. Leave the others out, or "
+            "give your model (on the command line: FILE.py:FUNCTION, and the images with --data)."
+        )
+    images, split, duplicates = load_data(replace(request, data=str(given["model"])), observer)
+    predictions, history = given["predictions"], given["history"]
+    named = isinstance(predictions, str | Path)
+    kept = Kept(
+        Path(predictions).name if named else "predictions",
+        Evidence(history=read_history(history), predictions=_predictions(predictions), loss=given["loss"]),
+    )
+    return diagnose_own(
+        kept, images, split, duplicates, observer=observer, runs=request.runs, name=request.name, command=command
+    )
+
+
 def _refuse_evidence(given: dict[str, Any]) -> None:
     """What belongs to a network of one's own says nothing of a recipe of ours: it is refused, not passed over."""
     own = [name for name, value in given.items() if name not in ("model", "batch") and value is not None]
+    if own == ["history"]:
+        raise UsageError(
+            "A training's curve alone says too little: give the network's predictions, too, one row for each test image "
+            "(predictions, on the command line --predictions), or your model (FILE.py:FUNCTION)."
+        )
     if own:
         raise UsageError(
             f"{', '.join(own)}: these describe a network of your own. {given['model']} is diagnosed with a recipe of ours, which "
@@ -235,7 +263,7 @@ def _diagnose_module(
             serve=batched(given["serve"], example) if given["serve"] is not None else None,
         ),
     )
-    return diagnose_subject(
+    return diagnose_own(
         subject, images, split, duplicates, observer=observer, runs=request.runs, name=request.name, command=command
     )
 

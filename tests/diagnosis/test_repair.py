@@ -1,5 +1,7 @@
 """The lines that a user is told to write give what headstart itself measured the repair with."""
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from torch import nn
 
 from headstart.data.preprocessing import apply_preprocessing
-from headstart.diagnosis.repair import code_lines
+from headstart.diagnosis.repair import code_lines, keras_lines
 from headstart.records import Preprocessing
 
 
@@ -37,3 +39,29 @@ def test_the_written_optimizer_holds_a_head_beside_the_network_and_can_be_run() 
     assert sum(len(group["params"]) for group in names["optimizer"].param_groups) == 4
     exec(alone, names)
     assert sum(len(group["params"]) for group in names["optimizer"].param_groups) == 2
+
+
+def test_the_lines_of_keras_scale_pixels_as_the_contract_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keras' layers as its documentation defines them, on NumPy: the numbers that are written down are looked at."""
+    image = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 3), dtype=np.uint8)
+    resized: list[Any] = []
+
+    def resizing(height: int, width: int, interpolation: str) -> Any:
+        resized.append((height, width, interpolation))
+        return lambda images: images
+
+    layers = SimpleNamespace(
+        Resizing=resizing,
+        Lambda=lambda function: function,
+        Normalization=lambda mean, variance: lambda images: (images - np.array(mean)) / np.sqrt(np.array(variance)),
+    )
+    monkeypatch.setitem(sys.modules, "keras", SimpleNamespace(layers=layers, Input=lambda shape: image.astype(float)))
+    for contract in (
+        Preprocessing(48, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        Preprocessing(48, "bilinear", (0.4078, 0.4579, 0.4850), (1 / 255, 1 / 255, 1 / 255), "BGR"),
+    ):
+        names: dict[str, Any] = {"backbone": lambda inputs, training: inputs}
+        exec(keras_lines([1, 3], contract), names)
+        expected = apply_preprocessing(image, contract).numpy().transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(names["features"], expected, rtol=1e-4, atol=1e-3)
+        assert resized[-1] == (48, 48, contract.interpolation)

@@ -113,6 +113,12 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "no-scratch": {},
     "input-not-understood": {"fit": 0.31},
     "no-contract": {},
+    "no-network": {},
+    "val-is-test": {"accuracy": 0.7134, "epoch": 12},
+    "learns-little": {"train": 0.281, "val": 0.286},
+    "loss-still-falls": {"train": 0.62, "val": 0.61, "before": 1.204, "after": 1.101},
+    "train-is-fitted": {"train": 0.96, "loss": 0.121},
+    "loss-at-floor": {"train": 0.93, "loss": 1.522, "floor": 1.461},
 }
 """Every evidence code with values."""
 
@@ -268,6 +274,7 @@ def classroom_diagnosis() -> dict[str, Any]:
                 {"cause": 21, "code": "longer-head", "values": {}},
             ],
             "code": "images = resize(images, (128, 128), interpolation=BICUBIC)\nimages = (images / 255 - mean) / std\n",
+            "keras": "x = keras.layers.Resizing(128, 128)(inputs)",
         },
         "seconds": {"look": 1.0, "prove": 20.0, "repair": 90.0, "total": 111.0},
     }
@@ -341,8 +348,30 @@ def module_diagnosis() -> dict[str, Any]:
     record["subject"].update(kind="module", name="MyNet", architecture=None, weights=None, preprocessing=None)
     record["data"].update(source="my images/photos", val=None, test_drawn=True)
     record["accuracy"].update(repaired=None, repaired_interval=None, part="held-out", images=1, labels=None)
-    record["repair"].update(toml=None)
+    record["repair"].update(toml=None, keras="")
     record["verdict"]["values"].update(repaired=None)
+    return record
+
+
+def predictions_diagnosis() -> dict[str, Any]:
+    """Predictions without their network: one cause proved and repaired, one suspected from the curve, most of them out of sight."""
+    record = module_diagnosis()
+    points = (74.9, 74.0, 75.8)
+    seen = [
+        _cause(15, "proved", "permutation-recovers", points),
+        _cause(17, "suspected", "val-is-test"),
+        _cause(14, "cleared", "train-is-fitted"),
+        _cause(22, "cleared", "gap-small"),
+    ]
+    known = {cause["id"] for cause in seen}
+    unseen = [_cause(number, "could-not-look", "no-network") for number in range(1, 24) if number not in known]
+    record.update(causes=[*seen, *unseen], interactions=[], waterfall=[{"cause": 15, "points": 74.9}])
+    record["subject"].update(kind="predictions", name="outputs.csv")
+    record["experiment"] = {"labels": 0, "images": 0, "seeds": 0, "design": "none", "factors": [], "cells": []}
+    record["accuracy"].update(failing=0.11, repaired=0.859, part="test", images=10_000)
+    record["accuracy"].update(failing_interval=_interval(0.11, 0.104, 0.116), repaired_interval=_interval(0.859, 0.852, 0.866))
+    change = {"cause": 15, "code": "fix-order", "values": {}}
+    record["repair"] = {"toml": None, "changes": [change], "code": "", "keras": ""}
     return record
 
 

@@ -37,6 +37,7 @@ from tests.report.diagnosis_example import (
     healthy_diagnosis,
     many_causes_diagnosis,
     module_diagnosis,
+    predictions_diagnosis,
     with_verdict,
 )
 from tests.report.test_report import ENGLISH, HOSTILE, SPANISH, _parsed, _prose
@@ -46,8 +47,9 @@ EXAMPLES = {
     "healthy": healthy_diagnosis,
     "many": many_causes_diagnosis,
     "module": module_diagnosis,
+    "predictions": predictions_diagnosis,
 }
-VERDICTS = ("proved", "healthy", "domain-gap", "unexplained", "suspected-only")
+VERDICTS = ("proved", "healthy", "domain-gap", "unexplained", "suspected-only", "nothing-seen")
 
 
 def _section(document: Document, anchor: str) -> list[Any]:
@@ -398,6 +400,7 @@ def test_the_repair_has_changes_recipe_command_and_code() -> None:
     commands = [block.text for block in blocks if isinstance(block, CodeBlock)]
     assert commands[0] == "headstart compare 'my images/photos' --recipe repaired.toml"
     assert commands[1] == record["repair"]["code"].rstrip("\n")
+    assert commands[2] == record["repair"]["keras"]
     assert any(isinstance(block, Details) for block in blocks)
 
 
@@ -422,7 +425,8 @@ def test_data_without_a_name_have_no_command_to_train_on() -> None:
     record["data"]["source"] = "arrays"
     assert compare_command(record, "repaired.toml") == ""
     blocks = _section(build_diagnosis_document(record, "en"), "repair")
-    assert [block.text for block in blocks if isinstance(block, CodeBlock)] == [record["repair"]["code"].rstrip("\n")]
+    lines = [record["repair"]["code"].rstrip("\n"), record["repair"]["keras"]]
+    assert [block.text for block in blocks if isinstance(block, CodeBlock)] == lines
     said = " ".join(plain_text(block.text) for block in blocks if isinstance(block, Paragraph))
     assert "The repaired recipe is in repaired.toml" in said
     assert "To train it" not in said
@@ -436,6 +440,18 @@ def test_a_users_network_has_code_and_no_recipe() -> None:
     claim = next(block for block in document.blocks if isinstance(block, Claim))
     assert "1 held-out image" in plain_text(claim.evidence)
     assert not _section(document, "waterfall")
+
+
+def test_predictions_without_their_network_say_what_only_the_network_can_show() -> None:
+    record = predictions_diagnosis()
+    document = build_diagnosis_document(record, "en")
+    said = " ".join(plain_text(b.text) for b in document.blocks if isinstance(b, Paragraph))
+    assert "the predictions outputs.csv for the test images" in said
+    statement = diagnosis_statement(record, Texts("en"))
+    assert "11.0% → 85.9%: 74.9 points were lost to the mixed-up class names" in statement.replace("\u00a0", " ")
+    assert "Still suspected, not proved: choices made on the test images." in statement
+    unseen = next(block for block in _section(document, "not-looked-at") if isinstance(block, Table))
+    assert len(unseen.rows) == 19
 
 
 def test_nothing_to_repair_is_said_only_where_nothing_is_suspected() -> None:

@@ -217,8 +217,8 @@ def diagnose(
     target: Annotated[
         str,
         typer.Argument(
-            help="What disappoints: data (digits, cifar10, a folder) for a recipe of ours, the folder of a finished run, or "
-            "SCRIPT.py:FUNCTION, your function that returns model and preprocess."
+            help="What disappoints: data (digits, cifar10, a folder) for a recipe of ours or for your --predictions, the folder of a "
+            "finished run, or SCRIPT.py:FUNCTION, your function that returns model and preprocess."
         ),
     ],
     data: Annotated[str | None, typer.Option(help="Images for your own SCRIPT.py:FUNCTION.")] = None,
@@ -235,7 +235,8 @@ def diagnose(
     predictions: Annotated[
         Path | None,
         typer.Option(
-            help="Outputs of your own network: .npz or .csv, a row for each test image, or for each image of the data."
+            help="Outputs of your own network, from any library: .npz or .csv, a row for each test image, or for each image of "
+            "the data. With data instead of a SCRIPT, what they show by themselves."
         ),
     ] = None,
     history: Annotated[

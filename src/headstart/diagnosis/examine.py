@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ import torch
 from headstart.analysis.diagnosis import (
     Cell,
     Finding,
-    Interaction,
     Status,
     alike,
     costs_alone,
@@ -23,18 +22,24 @@ from headstart.analysis.diagnosis import (
 )
 from headstart.analysis.statistics import Estimate, bootstrap_accuracy, gap_estimate, paired_difference
 from headstart.diagnosis.arrival import UNDERSTOOD, Arrival, measure_arrival, sample_images
+from headstart.diagnosis.examination import Control, Examination, Remade
 from headstart.diagnosis.look_contract import Guess, guess_contract
+from headstart.diagnosis.look_history import (
+    look_at_history,
+    look_at_learning,
+    look_at_loss_curve,
+    look_at_selection,
+)
 from headstart.diagnosis.look_network import look_at_network
 from headstart.diagnosis.look_pixels import look_at_pixels, suitable_size
 from headstart.diagnosis.look_training import (
     look_at_augmentation,
     look_at_duplicates,
-    look_at_history,
     look_at_labels,
     look_at_loss,
     look_at_overlap,
     look_at_paths,
-    look_at_selection,
+    on_test,
     predicted_classes,
 )
 from headstart.diagnosis.pipeline import Pipeline, Repairs, pixels_with
@@ -60,46 +65,6 @@ _NO_GAIN = 0.05
 
 _CLEAN_BATCH = 64
 _LOOKED_AT_FOR_COLOUR, _GRAY = 48, 8  # images, and the levels by which the channels of a gray JPEG may differ
-
-
-@dataclass(frozen=True)
-class Control:
-    """A control run: its accuracy against another's, and what that says (`diagnosis_control_says.<code>`)."""
-
-    name: str
-    accuracy: Estimate | None
-    against: Estimate | None
-    says: str
-
-
-@dataclass(frozen=True)
-class Examination:
-    """Everything that was seen and measured on the sample.
-
-    `pipeline` can be run with any set of its faults; `cells` has the accuracy with each; `repaired` are the pixels without the proved
-    faults, those that are no more than suspected left as they are; `predictions` are the network's own, on
-    test. `relabelled` says which of them are right, `(1, n) bool`, once the order of the classes is repaired that was proved to be
-    another (15); `None` where it was not.
-    """
-
-    arrival: Arrival
-    findings: tuple[Finding, ...]
-    pipeline: Pipeline
-    sample: Indices
-    factors: tuple[int, ...]
-    cells: Mapping[Cell, MeasuredCell]
-    found_interactions: tuple[Interaction, ...]
-    controls: tuple[Control, ...]
-    predictions: Logits | None
-    look_seconds: float
-    prove_seconds: float
-    repaired: Repairs
-    relabelled: Booleans | None = None
-
-    def with_findings(self, changed: list[Finding]) -> "Examination":
-        """The same with some findings known better."""
-        known = {finding.cause: finding for finding in changed}
-        return replace(self, findings=tuple(ranked([known.get(finding.cause, finding) for finding in self.findings])))
 
 
 def examine(
@@ -142,14 +107,15 @@ def examine(
     clean = pixels_with(arrival, repairs, frozenset(), few)
     predictions = own_predictions(subject, images, split.test)
     predicted = _classes(subject, predictions, split, images)
+    labels, classes, evidence = images.labels[split.test], len(images.class_names), subject.evidence
     findings += look_at_network(subject, clean)
     findings += [
         look_at_paths(subject, example),
-        *look_at_history(subject.evidence.history),
-        look_at_loss(subject, None if predictions is None else torch.from_numpy(predictions), len(images.class_names)),
-        look_at_labels(predicted, images.labels[split.test], len(images.class_names)),
+        *look_at_history(evidence.history),
+        _first_seen(look_at_loss(evidence.loss, predictions, classes), look_at_loss_curve(evidence.history, classes)),
+        look_at_labels(predicted, labels, classes),
         look_at_duplicates(duplicates, split, flattered=subject.recipe is None or not duplicates.removed),
-        look_at_selection(subject),
+        _selection(subject, predictions, predicted, images, split),
         look_at_overlap(subject, images),
         look_at_augmentation(subject, example),
         Finding(23, "could-not-look", "no-scratch", {}),
@@ -170,7 +136,6 @@ def examine(
     probe = cells.get(frozenset(factors))
     seen = next(finding for finding in findings if finding.cause == 15)
     reaches = None if probe is None else float(probe.correct.mean())
-    labels, classes = images.labels[split.test], len(images.class_names)
     order, relabelled = prove_own_order(seen, predictions, predicted, labels, classes, reaches)
     findings = [order if finding.cause == 15 else finding for finding in findings]
     # Permuted classes are another cause: where they are proved, the head is judged as relabelled.
@@ -178,6 +143,7 @@ def examine(
     head, control, behind = _head(own, probe)
     if subject.recipe is None and head.status == "cleared" and split.origin == "drawn":
         head = replace(head, status="could-not-look", code="may-know-test")
+    head = _first_seen(head, look_at_learning(evidence.history, classes))
     reordered = relabelled is not None
     findings = prove_evidence(
         [*findings, head], behind, subject, images, split, sample, predictions, reordered=reordered
@@ -189,20 +155,30 @@ def examine(
     )
     found = tuple(interactions({cell: measured.correct for cell, measured in cells.items()}, factors))
     return Examination(
-        arrival=arrival,
         findings=tuple(ranked([*findings, *verdicts])),
-        pipeline=pipeline,
-        sample=sample,
-        factors=factors,
-        cells=cells,
+        remade=Remade(arrival, pipeline, sample, factors, cells, repaired),
         found_interactions=found,
         controls=(*controls, *([control] if control is not None else [])),
         predictions=predictions,
         look_seconds=look_seconds,
         prove_seconds=time.perf_counter() - started,
         relabelled=relabelled,
-        repaired=repaired,
     )
+
+
+def _first_seen(finding: Finding, of_curve: Finding) -> Finding:
+    """A finding; where it could not look, what the training's curve shows of the same cause, if it shows anything."""
+    return of_curve if finding.status == "could-not-look" != of_curve.status else finding
+
+
+def _selection(subject: Subject, predictions: Logits | None, predicted: Classes | None, images: ImageSet, split: Split) -> Finding:
+    """Cause 17: whether test was kept apart from every choice."""
+    if subject.recipe is not None:
+        return Finding(17, "cleared", "three-way-split", {})
+    labels, given = images.labels[split.test], subject.evidence.predictions
+    outputs = predictions if given is None else on_test(given, split.test, len(images.labels))
+    right = None if predicted is None else predicted == labels
+    return look_at_selection(subject.evidence.history, outputs, right, labels)
 
 
 def _guessed(finding: Finding, guess: Guess) -> Finding:

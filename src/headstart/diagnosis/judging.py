@@ -7,8 +7,10 @@ import numpy as np
 from headstart.analysis.diagnosis import Cell, Finding, Status
 from headstart.analysis.statistics import Estimate, bootstrap_accuracy, paired_difference
 from headstart.diagnosis.arrival import UNDERSTOOD
-from headstart.diagnosis.examine import HEAD_BEHIND, Control, Examination
-from headstart.diagnosis.look_training import gap_finding, look_at_labels
+from headstart.diagnosis.examination import Control, Examination
+from headstart.diagnosis.examine import HEAD_BEHIND
+from headstart.diagnosis.look_history import gap_finding
+from headstart.diagnosis.look_training import look_at_labels
 from headstart.diagnosis.probing import held_out
 from headstart.diagnosis.prove import stratified
 from headstart.diagnosis.prove_predictions import in_points, prove_duplicates, prove_order, twins
@@ -63,8 +65,9 @@ def judge_cell(examination: Examination, faults: Cell, images: ImageSet, split: 
     """The probe on the features of a pipeline with these faults, on as many labels and test images as take seconds."""
     train = stratified(images, split.train, _MOST_LABELS, "all labels")
     test = stratified(images, split.test, _MOST_JUDGED, "all judged")
-    pipeline, labels = examination.pipeline, images.labels
-    if examination.arrival.fit < UNDERSTOOD:  # nobody can make its pixels again: the network gets them from its owner
+    assert examination.remade is not None
+    pipeline, labels = examination.remade.pipeline, images.labels
+    if examination.remade.arrival.fit < UNDERSTOOD:  # nobody can make its pixels again: the network gets them from its owner
         features, judged = (own_features(pipeline.subject, images, part) for part in (train, test))
     else:
         pipeline.expect([faults], len(train) + len(test))

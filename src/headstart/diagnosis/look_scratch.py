@@ -9,7 +9,7 @@ import torch
 from headstart.analysis.diagnosis import Finding
 from headstart.analysis.statistics import bootstrap_accuracy, paired_difference
 from headstart.diagnosis.arrival import watch_maps
-from headstart.diagnosis.examine import Control, Examination
+from headstart.diagnosis.examination import Control, Examination
 from headstart.files import read_json
 from headstart.models.backbones import untrained_backbone
 from headstart.models.network import build_network, classifier_spec

@@ -1,10 +1,7 @@
-"""Looking at how the network was trained and judged, from what its owner handed over (causes 6, 11, 14 to 19, 22)."""
+"""Looking at how the network was trained and judged, from what its owner handed over (causes 6, 14 to 16, 18, 19)."""
 
-import csv
 import json
 import math
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,18 +10,14 @@ import torch
 
 from headstart.analysis.diagnosis import Finding, best_assignment
 from headstart.analysis.metrics import confusion_matrix
-from headstart.diagnosis.subject import Prepare, Subject
+from headstart.diagnosis.subject import Loss, Prepare, Subject
 from headstart.errors import UsageError
 from headstart.models.weights import read_weights_file
 from headstart.records import DuplicateReport, Images, ImageSet, Indices, Labels, Split
 
-_JUMP = 1.5  # chosen: a training loss that rises by half is no noise of batches
-_RISE = 0.05  # chosen: of the first loss; below that a converged loss trembles
-_LARGEST_SHARE = 1.5  # an accuracy above it is in percent
 _PERMUTED = 0.10  # chosen: points gained by the best relabelling; from chance alone it gains less with 10 or more images a class
 _LOSS_FLOOR = 0.1  # chosen: share of ln(classes) below which a perfect answer's loss must lie
 _SURE = 50.0  # a logit so large that softmax gives the class probability one
-_GAP = 0.10  # chosen: train minus val accuracy
 _DUPLICATED = 0.01  # chosen: share of test images with a twin in train from which an accuracy is flattered
 _DIFFERENT = 1e-3  # relative: what float arithmetic in another order explains
 
@@ -58,20 +51,19 @@ def look_at_augmentation(subject: Subject, images: Images) -> Finding:
     return Finding(19, "suspected", "epochs-identical", {})
 
 
-def look_at_loss(subject: Subject, outputs: torch.Tensor | None, classes: int) -> Finding:
+def look_at_loss(loss: Loss | None, outputs: npt.NDArray[np.floating] | None, classes: int) -> Finding:
     """Cause 14: whether the loss can come near zero on the best outputs that the network can give.
 
     Softmax before a cross-entropy that takes logits never can: with one class at probability 1 its loss is still
     ln(e + C - 1) - 1.
     """
-    loss = subject.evidence.loss
     if loss is None or outputs is None:
         return Finding(14, "could-not-look", "no-outputs", {})
     labels = torch.arange(min(classes, 64))
     perfect = torch.nn.functional.one_hot(labels, classes).float()
     bounded = bool((outputs >= 0).all() and (outputs <= 1).all())
     if not bounded:
-        log_probabilities = bool((outputs <= 0).all()) and bool((outputs.exp().sum(1) - 1).abs().max() < 1e-3)
+        log_probabilities = bool((outputs <= 0).all()) and bool(np.abs(np.exp(outputs).sum(1) - 1).max() < 1e-3)
         perfect = (perfect - 1) * _SURE if log_probabilities else perfect * _SURE
     try:
         floor = float(loss(perfect, labels))
@@ -112,13 +104,6 @@ def look_at_duplicates(duplicates: DuplicateReport, split: Split, *, flattered: 
     return Finding(16, "cleared", "no-duplicates", {})
 
 
-def look_at_selection(subject: Subject) -> Finding:
-    """Cause 17: whether test was kept apart from every choice."""
-    if subject.recipe is not None:
-        return Finding(17, "cleared", "three-way-split", {})
-    return Finding(17, "could-not-look", "no-split", {})
-
-
 def look_at_overlap(subject: Subject, images: ImageSet) -> Finding:
     """Cause 18: only a backbone whose file says what it was judged on can answer."""
     path = subject.published.path if subject.published is not None else None
@@ -132,98 +117,25 @@ def look_at_overlap(subject: Subject, images: ImageSet) -> Finding:
     return Finding(18, "could-not-look", "pretraining-not-known", {})
 
 
-def look_at_history(history: Mapping[str, list[float]]) -> list[Finding]:
-    """Causes 11 and 22 from a training's curve: a loss that jumps, a gap that opens."""
-    losses = _curve(history, "loss", "train_loss")
-    if not losses:
-        jump = Finding(11, "could-not-look", "no-history", {})
-    elif not np.all(np.isfinite(losses)):
-        jump = Finding(11, "suspected", "loss-diverged", {})
-    else:
-        lowest = np.minimum.accumulate(losses)
-        rises = [
-            (before, after)
-            for before, after in zip(lowest[:-1], losses[1:], strict=True)
-            if after > _JUMP * before and after - before > _RISE * abs(losses[0])
-        ]
-        if rises:
-            before, after = max(rises, key=lambda pair: pair[1])
-            jump = Finding(11, "suspected", "loss-jump", {"before": round(before, 3), "after": round(after, 3)})
-        else:
-            jump = Finding(11, "cleared", "training-calm", {})
-    train = _curve(history, "accuracy", "train_accuracy", "acc", "train_acc")
-    val = _curve(history, "val_accuracy", "val_acc", "valid_accuracy", "valid_acc")
-    if not train or not val:
-        return [jump, Finding(22, "could-not-look", "no-history", {})]
-    whole = 100.0 if max(*train, *val) > _LARGEST_SHARE else 1.0  # in percent, as some print it
-    return [jump, gap_finding(train[-1] / whole, val[-1] / whole)]
-
-
-def _curve(history: Mapping[str, list[float]], *names: str) -> list[float]:
-    """The first of these curves that is there; empty if none is."""
-    return next((history[name] for name in names if history.get(name)), [])
-
-
-def gap_finding(train: float, val: float) -> Finding:
-    """Cause 22: accuracy on train against val, 0..1."""
-    values = {"train": round(train, 4), "val": round(val, 4)}
-    if train - val > _GAP:
-        return Finding(22, "suspected", "gap-large", values)
-    return Finding(22, "cleared", "gap-small", values)
-
-
-def read_history(given: Any) -> dict[str, list[float]]:
-    """Accept a training's curve as people have it: a dictionary of lists (Keras' `History.history`), a list of dictionaries, or the
-    path of a `.json` file with one of them or of a `.csv` file with a line for each epoch.
-
-    Raises:
-        UsageError: it is none of these.
-    """
-    if given is None:
-        return {}
-    if isinstance(given, str | Path):
-        given = _read_curve(Path(given))
-    if hasattr(given, "history"):
-        given = given.history
-    try:
-        if isinstance(given, Mapping):
-            return {str(name): [float(value) for value in values] for name, values in given.items()}
-        if isinstance(given, list) and all(isinstance(epoch, Mapping) for epoch in given):
-            names = given[0].keys() if given else ()
-            return {str(name): [float(epoch[name]) for epoch in given if name in epoch] for name in names}
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"`history` has lists of numbers, one for each epoch; in this one {error}.") from error
-    raise UsageError(
-        "`history` is a dictionary of lists, such as {'loss': [...], 'val_loss': [...]}, or a list of dictionaries."
-    )
-
-
-def _read_curve(path: Path) -> Any:
-    """What a history's file holds; of a CSV's columns those that are numbers in every line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".json":
-            return json.loads(text)
-        lines = list(csv.DictReader(text.splitlines()))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The history {path} cannot be read: {error}.") from error
-    columns = {name: [line[name] for line in lines] for name in (lines[0] if lines else ())}
-    return {
-        name: [float(value) for value in values] for name, values in columns.items() if all(map(_is_number, values))
-    }
-
-
-def _is_number(text: str | None) -> bool:
-    try:
-        float(text or "")
-    except ValueError:
-        return False
-    return True
-
-
 def middle_score(scores: npt.NDArray[np.floating]) -> float:
     """The score of the second of two classes from which it is the answer: of logits 0, of probabilities (all from 0 to 1) a half."""
     return 0.5 if scores.min() >= 0 and scores.max() <= 1 else 0.0
+
+
+def on_test(outputs: npt.NDArray[Any], test: Indices, images: int) -> npt.NDArray[Any]:
+    """The rows of the test images, `(t, C)` or `(t,)`, of outputs for them alone or for all images of the data, in its order.
+
+    Raises:
+        UsageError: their number is another.
+    """
+    if outputs.ndim in (1, 2) and len(outputs) == images:
+        return outputs[test]
+    if outputs.ndim not in (1, 2) or len(outputs) != len(test):
+        raise UsageError(
+            f"The predictions have shape {outputs.shape}, the test part has {len(test)} images and the data {images}. Give one row "
+            "for each test image, or one for each image of the data (where the data has no test part of its own), in its order."
+        )
+    return outputs
 
 
 def predicted_classes(outputs: npt.NDArray[Any], test: Indices, images: int, classes: int) -> npt.NDArray[np.int64]:
@@ -241,13 +153,7 @@ def predicted_classes(outputs: npt.NDArray[Any], test: Indices, images: int, cla
     Raises:
         UsageError: their number is another, or they are neither outputs nor classes.
     """
-    if outputs.ndim in (1, 2) and len(outputs) == images:
-        outputs = outputs[test]
-    if outputs.ndim not in (1, 2) or len(outputs) != len(test):
-        raise UsageError(
-            f"The predictions have shape {outputs.shape}, the test part has {len(test)} images and the data {images}. Give one row "
-            "for each test image, or one for each image of the data (where the data has no test part of its own), in its order."
-        )
+    outputs = on_test(outputs, test, images)
     if outputs.ndim == 2 and outputs.shape[1] == classes:
         return np.asarray(outputs.argmax(1), np.int64)
     if outputs.ndim == 2 and outputs.shape[1] != 1:

@@ -7,11 +7,11 @@ from typing import Any
 
 from headstart.analysis.diagnosis import CATALOGUE, Finding, waterfall
 from headstart.analysis.statistics import bootstrap_accuracy
-from headstart.diagnosis.examine import Examination
+from headstart.diagnosis.examination import Examination
 from headstart.diagnosis.judging import Judged
 from headstart.diagnosis.probing import FOLDS
-from headstart.diagnosis.repair import code_lines, list_changes
-from headstart.diagnosis.subject import Subject
+from headstart.diagnosis.repair import code_lines, keras_lines, list_changes
+from headstart.diagnosis.subject import Kept, Subject
 from headstart.records import ImageSet, Recipe, Split
 from headstart.study.run import recipe_to_json
 from headstart.version import __version__
@@ -20,7 +20,7 @@ DIAGNOSIS_SCHEMA_VERSION = 1
 
 
 def make_record(
-    subject: Subject,
+    subject: Subject | Kept,
     images: ImageSet,
     split: Split,
     examination: Examination,
@@ -48,8 +48,7 @@ def make_record(
     findings = examination.findings
     proved = [finding for finding in findings if finding.status == "proved"]
     causes = [finding.cause for finding in proved]
-    preprocessing, standardised = examination.repaired.preprocessing, examination.repaired.standardised
-    arrival = examination.arrival
+    recipe = subject.recipe if isinstance(subject, Subject) else None
     seeds, judged_images = next(iter(examination.cells.values())).correct.shape if examination.cells else (0, 0)
     steps = waterfall(failing.accuracy.mean, repaired.accuracy.mean, proved) if repaired is not None else []
     return {
@@ -58,19 +57,8 @@ def make_record(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
         "name": name,
-        "subject": {
-            "kind": "recipe" if subject.recipe is not None else "module",
-            "name": subject.name,
-            "architecture": subject.published.architecture if subject.published is not None else None,
-            "weights": subject.published.weights_sha256 if subject.published is not None else None,
-            "preprocessing": {
-                **{key: value for key, value in asdict(arrival).items() if key != "repeats"},
-                "input_size": arrival.size,
-                "low": round(arrival.low, 4),
-                "high": round(arrival.high, 4),
-            },
-        },
-        "recipe": recipe_to_json(subject.recipe) if subject.recipe is not None else None,
+        "subject": _described(subject, examination),
+        "recipe": recipe_to_json(recipe) if recipe is not None else None,
         "data": {
             "name": images.name,
             "source": images.source,
@@ -148,19 +136,52 @@ def make_record(
         "repaired_recipe": recipe_to_json(repaired_recipe) if repaired_recipe is not None else None,
         "repair": {
             "toml": "repaired.toml" if repaired_recipe is not None else None,
-            "changes": [
-                {"cause": change.cause, "code": change.code, "values": dict(change.values)}
-                for change in list_changes(proved, preprocessing, standardised)
-            ],
-            "code": code_lines(
-                causes, preprocessing, subject.published, standardised, own_head=subject.head is not None
-            ),
+            **_repair(subject, examination, proved),
         },
         "seconds": {
             "look": round(examination.look_seconds, 2),
             "prove": round(examination.prove_seconds, 2),
             **{key: round(value, 2) for key, value in seconds.items()},
         },
+    }
+
+
+def _described(subject: Subject | Kept, examination: Examination) -> dict[str, Any]:
+    """What was diagnosed, and what arrived at its first layer."""
+    if isinstance(subject, Kept) or examination.remade is None:
+        return {"kind": "predictions", "name": subject.name, "architecture": None, "weights": None, "preprocessing": None}
+    arrival, published = examination.remade.arrival, subject.published
+    return {
+        "kind": "recipe" if subject.recipe is not None else "module",
+        "name": subject.name,
+        "architecture": published.architecture if published is not None else None,
+        "weights": published.weights_sha256 if published is not None else None,
+        "preprocessing": {
+            **{key: value for key, value in asdict(arrival).items() if key != "repeats"},
+            "input_size": arrival.size,
+            "low": round(arrival.low, 4),
+            "high": round(arrival.high, 4),
+        },
+    }
+
+
+def _repair(subject: Subject | Kept, examination: Examination, proved: list[Finding]) -> dict[str, Any]:
+    """What to change for the proved causes, and its lines of code."""
+    causes = [finding.cause for finding in proved]
+    if isinstance(subject, Kept) or examination.remade is None:
+        changes, lines, keras = list_changes(proved, None), "", ""
+    else:
+        preprocessing, standardised = examination.remade.repaired.preprocessing, examination.remade.repaired.standardised
+        changes = list_changes(proved, preprocessing, standardised)
+        own_head = subject.head is not None
+        lines = code_lines(causes, preprocessing, subject.published, standardised, own_head=own_head)
+        keras = keras_lines(causes, preprocessing, standardised) if subject.recipe is not None else ""
+    return {
+        "changes": [
+            {"cause": change.cause, "code": change.code, "values": dict(change.values)} for change in changes
+        ],
+        "code": lines,
+        "keras": keras,
     }
 
 
@@ -172,6 +193,8 @@ def _verdict(findings: tuple[Finding, ...], examination: Examination) -> str:
         return "domain-gap"
     if "suspected" in status.values():
         return "suspected-only"
+    if examination.remade is None:
+        return "nothing-seen"
     return "healthy" if examination.cells else "unexplained"
 
 

@@ -19,6 +19,11 @@ _STANDARDISED = {
     "channel": "(image - image.mean((-2, -1), keepdim=True)) / image.std((-2, -1), keepdim=True)",
 }
 
+_STANDARDISED_IN_KERAS = {
+    "image": "lambda images: (images - keras.ops.mean(images, (1, 2, 3), keepdims=True)) / keras.ops.std(images, (1, 2, 3), keepdims=True)",
+    "channel": "lambda images: (images - keras.ops.mean(images, (1, 2), keepdims=True)) / keras.ops.std(images, (1, 2), keepdims=True)",
+}
+
 
 @dataclass(frozen=True)
 class Change:
@@ -63,11 +68,20 @@ def repaired_recipe(recipe: Recipe, preprocessing: Preprocessing, proved: Iterab
 
 
 def list_changes(
-    proved: Iterable[Finding], preprocessing: Preprocessing, standardised: Standardised = "none"
+    proved: Iterable[Finding], preprocessing: Preprocessing | None, standardised: Standardised = "none"
 ) -> list[Change]:
-    """What to change for each proved cause, in the order of their weight."""
-    size = {"size": preprocessing.input_size, "interpolation": preprocessing.interpolation}
-    contract = {"mean": _rounded(preprocessing.mean), "std": _rounded(preprocessing.std)}
+    """What to change for each proved cause, in the order of their weight.
+
+    Args:
+        proved: the causes.
+        preprocessing: how the pixels should arrive; `None` where no network is there, and none of their causes can be proved.
+        standardised: whether each image is standardised first.
+    """
+    size, smooth, contract = dict[str, Any](), dict[str, Any](), dict[str, Any]()
+    if preprocessing is not None:
+        smooth = {"interpolation": preprocessing.interpolation}
+        size = {"size": preprocessing.input_size, "interpolation": preprocessing.interpolation}
+        contract = {"mean": _rounded(preprocessing.mean), "std": _rounded(preprocessing.std)}
     changes: dict[int, tuple[str, dict[str, Any]]] = {
         1: ("resize", size),
         2: ("no-padding", {}),
@@ -75,7 +89,7 @@ def list_changes(
         4: ("scale-once", contract),
         5: ("channel-order", {}),
         6: ("one-preprocessing", {}),
-        7: ("interpolation", {"interpolation": preprocessing.interpolation}),
+        7: ("interpolation", smooth),
         8: ("eval-mode", {}),
         9: ("restore-buffers", {}),
         10: ("re-estimate-batch-norm", {}),
@@ -156,6 +170,37 @@ def code_lines(
     if lines and re.search(r"\btorch\.", "\n".join(line for line in lines if "import" not in line)):
         lines.insert(0, "import torch")
     return "\n".join(lines)
+
+
+def keras_lines(causes: Iterable[int], preprocessing: Preprocessing, standardised: Standardised = "none") -> str:
+    """The lines of Keras that a user would write instead; empty where no line of code repairs it.
+
+    Keras' `Normalization` gives `(x - mean) / sqrt(variance)`: with pixels 0..255 both are those of the contract times 255.
+    """
+    chosen = set(causes)
+    lines: list[str] = []
+    if chosen & {1, 2, 3, 4, 5, 7}:
+        size = preprocessing.input_size
+        mean = _rounded(255 * value for value in preprocessing.mean)
+        variance = _rounded((255 * value) ** 2 for value in preprocessing.std)
+        lines += [
+            "inputs = keras.Input((None, None, 3))  # RGB, 0..255",
+            f'x = keras.layers.Resizing({size}, {size}, interpolation="{preprocessing.interpolation}")(inputs)',
+            *(
+                ["x = keras.layers.Lambda(lambda images: images[..., ::-1])(x)  # BGR"]
+                if preprocessing.channel_order == "BGR"
+                else []
+            ),
+            f"x = keras.layers.Normalization(mean={mean}, variance={variance})(x)  # the only scaling"
+            if standardised == "none"
+            else f"x = keras.layers.Lambda({_STANDARDISED_IN_KERAS[standardised]})(x)",
+            "features = backbone(x, training=False)  # frozen batch norm stays as it is",
+        ]
+    elif 8 in chosen:
+        lines.append("features = backbone(x, training=False)  # frozen batch norm stays as it is")
+    if 21 in chosen:
+        lines.append("model.fit(..., epochs=100)  # until the loss stands still; keras.callbacks.ReduceLROnPlateau helps")
+    return "\n".join(["import keras", "", *lines] if any("keras." in line for line in lines) else lines)
 
 
 def to_toml(recipe: Recipe) -> str:

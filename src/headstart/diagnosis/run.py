@@ -16,7 +16,9 @@ import torch
 
 from headstart.data.sources import load_images
 from headstart.data.splits import make_split
-from headstart.diagnosis.examine import Examination, examine
+from headstart.diagnosis.examination import Examination
+from headstart.diagnosis.examine import examine
+from headstart.diagnosis.examine_predictions import examine_predictions
 from headstart.diagnosis.judging import (
     SEED,
     judge_failing,
@@ -29,7 +31,7 @@ from headstart.diagnosis.judging import (
 from headstart.diagnosis.look_scratch import scratch_trials, with_scratch
 from headstart.diagnosis.record import DIAGNOSIS_SCHEMA_VERSION, make_record
 from headstart.diagnosis.repair import repaired_recipe, to_toml
-from headstart.diagnosis.subject import Subject, subject_of_recipe
+from headstart.diagnosis.subject import Kept, Subject, subject_of_recipe
 from headstart.errors import UsageError
 from headstart.files import canonical_json, read_json, sha256_of_text, write_json, write_text
 from headstart.models.backbones import find_backbone
@@ -117,11 +119,12 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
         examination = with_training(examination, failing, first, bench, backbone, ledger)
         judged = judge_trial(first, split)
         examination = with_duplicates(examination, judged, images)
+        assert examination.remade is not None
         proved = [finding.cause for finding in examination.findings if finding.status == "proved"]
         repairing = time.perf_counter()
         repaired: Recipe | None = None
         second: TrialResult | None = None
-        cured = repaired_recipe(failing, examination.repaired.preprocessing, proved)
+        cured = repaired_recipe(failing, examination.remade.repaired.preprocessing, proved)
         cured = resolve_recipe(cured, images, split, backbone, Overrides())
         if cured.with_changes(name=failing.name) != failing:  # not every proved cause is a setting of the recipe
             repaired = cured
@@ -152,8 +155,8 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
     return ledger.folder
 
 
-def diagnose_subject(
-    subject: Subject,
+def diagnose_own(
+    subject: Subject | Kept,
     images: ImageSet,
     split: Split,
     duplicates: DuplicateReport,
@@ -163,10 +166,10 @@ def diagnose_subject(
     name: str | None,
     command: str,
 ) -> Path:
-    """Diagnose somebody's own network, from the tensors that really arrive.
+    """Diagnose somebody's own network, from the tensors that really arrive; or only what is kept of it.
 
     Args:
-        subject: from `subject_of_module`.
+        subject: from `subject_of_module`, or predictions and what else is kept.
         images, split, duplicates: its data.
         observer: told of every step.
         runs, name: of the folder; its files are replaced.
@@ -176,7 +179,10 @@ def diagnose_subject(
         The folder with `diagnosis.json`.
     """
     started = time.perf_counter()
-    examination = examine(subject, images, split, duplicates, observer)
+    if isinstance(subject, Kept):
+        examination = examine_predictions(subject.evidence, images, split, duplicates)
+    else:
+        examination = examine(subject, images, split, duplicates, observer)
     repairing = time.perf_counter()
     failing = judge_failing(examination, images, split)
     examination = with_duplicates(examination, failing, images)
@@ -190,7 +196,7 @@ def diagnose_subject(
         examination,
         failing=failing,
         repaired=repaired,
-        repaired_recipe=_recipe_of(subject, examination) if in_pipeline else None,
+        repaired_recipe=_recipe_of(subject, examination) if in_pipeline and isinstance(subject, Subject) else None,
         name=name or f"{images.name}-diagnosis",
         command=command,
         part="test",
@@ -242,14 +248,15 @@ def _known_trial(request: DiagnosisRequest, recipe: Recipe, images: ImageSet, sp
 
 def _recipe_of(subject: Subject, examination: Examination) -> Recipe | None:
     """The repaired pipeline of somebody's own network as a recipe of ours, where its backbone is known."""
-    if subject.published is None:
+    if subject.published is None or examination.remade is None:
         return None
+    preprocessing = examination.remade.repaired.preprocessing
     return Recipe(
         name=f"{subject.published.architecture}-repaired",
         kind="probe",
         backbone=subject.published.architecture,
-        preprocessing=examination.repaired.preprocessing,
-        input_size=examination.repaired.preprocessing.input_size,
+        preprocessing=preprocessing,
+        input_size=preprocessing.input_size,
     )
 
 

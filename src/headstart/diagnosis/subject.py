@@ -24,6 +24,9 @@ from headstart.records import Images, Preprocessing, Recipe
 Prepare = Callable[[Images], torch.Tensor]
 """From `(B, S, S, 3) uint8` to what the network is given."""
 
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""From a network's outputs and `(n,) int64` labels to a number."""
+
 _Norm = nn.modules.batchnorm._BatchNorm
 _NOT_COMPARED = "num_batches_tracked"  # bookkeeping of training, no part of what a network computes
 
@@ -43,10 +46,18 @@ class Evidence:
 
     history: dict[str, list[float]] = field(default_factory=dict)
     predictions: npt.NDArray[Any] | None = None
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    loss: Loss | None = None
     optimizer: torch.optim.Optimizer | None = None
     augment: Prepare | None = None
     serve: Prepare | None = None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is left of a training whose network is not there: its predictions, and perhaps its curve and its loss."""
+
+    name: str
+    evidence: Evidence
 
 
 @dataclass(frozen=True)

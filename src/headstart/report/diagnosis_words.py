@@ -53,7 +53,7 @@ def rich_diagnosis_statement(record: Record, texts: Texts) -> Inline:
 
 def drawn_test_note(record: Record, texts: Texts) -> str:
     """Warn that somebody's own network may have learned the test images; empty where they are the data's own, or nothing says."""
-    drawn = record["data"].get("test_drawn", False) and record["subject"]["kind"] == "module"
+    drawn = record["data"].get("test_drawn", False) and record["subject"]["kind"] != "recipe"
     return texts.get("diagnosis.test_drawn") if drawn else ""
 
 
@@ -167,7 +167,7 @@ def _proved(record: Record, texts: Texts, values: dict[str, Inline | str]) -> In
     key = "diagnosis_verdict.proved-not-repaired"
     if "repaired" in values:
         key = "diagnosis_verdict.proved"
-        if record["subject"]["kind"] == "module":
+        if record["subject"]["kind"] != "recipe":
             probed = any(cause["id"] in _MENDED_BY_A_PROBE for cause in measured)
             key = "diagnosis_verdict.proved-module" + ("-by-probe" if probed else "")
     if not measured:

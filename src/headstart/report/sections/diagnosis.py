@@ -35,6 +35,7 @@ _TONES: dict[str, Tone] = {
     "domain-gap": "bad",
     "unexplained": "bad",
     "suspected-only": "caution",
+    "nothing-seen": "neutral",
 }
 
 
@@ -42,7 +43,7 @@ def verdict_section(record: dict[str, Any], texts: Texts) -> list[Block]:
     """Say the verdict with its evidence, and what was looked at."""
     subject, data = record["subject"], record["data"]
     looked_at = texts.rich(
-        "diagnosis.looked_at_module" if subject["kind"] == "module" else "diagnosis.looked_at_recipe",
+        f"diagnosis.looked_at_{subject['kind']}",
         name=strong(subject["name"]),
         data=strong(data["name"]),
         classes=texts.many("units.classes", count_of(data["classes"])),

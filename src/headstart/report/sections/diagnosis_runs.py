@@ -32,7 +32,8 @@ def repair_section(record: dict[str, Any], texts: Texts) -> list[Block]:
     if not (repair["changes"] or repair["toml"] or repair["code"] or recipe):
         none = "diagnosis.repair_not_proved" if of_status(record, "proved", "suspected") else "diagnosis.repair_none"
         return [*blocks, Paragraph(texts.rich(none))]
-    own_code = record["subject"]["kind"] == "module"
+    kind = record["subject"]["kind"]
+    own_code = kind != "recipe"
     if repair["changes"]:
         intro = "diagnosis.repair_changes_module" if own_code else "diagnosis.repair_changes"
         items = tuple(
@@ -48,10 +49,12 @@ def repair_section(record: dict[str, Any], texts: Texts) -> list[Block]:
         blocks.append(Paragraph(texts.rich("diagnosis.repair_toml", file=code(repair["toml"]))))
         if command := compare_command(record, repair["toml"]):
             blocks += [Paragraph(texts.rich("diagnosis.repair_train")), CodeBlock(command)]
-    elif own_code and recipe is None and repair["code"]:
+    elif kind == "module" and recipe is None and repair["code"]:
         blocks.append(Paragraph(texts.rich("diagnosis.repair_module")))
     if repair["code"]:
         blocks += [Paragraph(texts.rich("diagnosis.repair_code")), CodeBlock(repair["code"].rstrip("\n"))]
+    if repair.get("keras"):  # a record of an earlier version has none
+        blocks += [Paragraph(texts.rich("diagnosis.repair_keras")), CodeBlock(repair["keras"])]
     if recipe:
         blocks.append(Details(texts.get("diagnosis.repair_settings"), (_listed(recipe),)))
     return blocks

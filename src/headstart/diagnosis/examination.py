@@ -1,0 +1,71 @@
+"""What an examination found: findings, the pipeline that was made again, controls."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from headstart.analysis.diagnosis import Cell, Finding, Interaction, ranked
+from headstart.analysis.statistics import Estimate
+from headstart.diagnosis.arrival import Arrival
+from headstart.diagnosis.pipeline import Pipeline, Repairs
+from headstart.diagnosis.prove import MeasuredCell
+from headstart.records import Booleans, Indices, Logits
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control run: its accuracy against another's, and what that says (`diagnosis_control_says.<code>`)."""
+
+    name: str
+    accuracy: Estimate | None
+    against: Estimate | None
+    says: str
+
+
+@dataclass(frozen=True)
+class Remade:
+    """A pipeline made again from what was measured of it, and what it reaches on a sample of train.
+
+    `pipeline` can be run with any set of its faults, the `factors`; `cells` has the accuracy with each; `repaired` are the pixels
+    without the proved faults, those that are no more than suspected left as they are.
+    """
+
+    arrival: Arrival
+    pipeline: Pipeline
+    sample: Indices
+    factors: tuple[int, ...]
+    cells: Mapping[Cell, MeasuredCell]
+    repaired: Repairs
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Everything that was seen and measured.
+
+    `remade` is the pipeline; `None` where only its predictions are there. `predictions` are the network's own, on
+    test. `relabelled` says which of them are right, `(1, n) bool`, once the order of the classes is repaired that was proved to be
+    another (15); `None` where it was not.
+    """
+
+    findings: tuple[Finding, ...]
+    remade: Remade | None
+    predictions: Logits | None
+    look_seconds: float
+    prove_seconds: float
+    found_interactions: tuple[Interaction, ...] = ()
+    controls: tuple[Control, ...] = ()
+    relabelled: Booleans | None = None
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """The suspected causes that the pipeline was made again without."""
+        return () if self.remade is None else self.remade.factors
+
+    @property
+    def cells(self) -> Mapping[Cell, MeasuredCell]:
+        """What was measured with each set of faults."""
+        return {} if self.remade is None else self.remade.cells
+
+    def with_findings(self, changed: list[Finding]) -> "Examination":
+        """The same with some findings known better."""
+        known = {finding.cause: finding for finding in changed}
+        return replace(self, findings=tuple(ranked([known.get(finding.cause, finding) for finding in self.findings])))

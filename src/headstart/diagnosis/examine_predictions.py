@@ -1,0 +1,73 @@
+"""An examination of predictions whose network is not there: what they, the data and the training's curve show."""
+
+import time
+
+import numpy as np
+
+from headstart.analysis.diagnosis import CATALOGUE, Finding, ranked
+from headstart.diagnosis.examination import Examination
+from headstart.diagnosis.look_history import (
+    look_at_history,
+    look_at_learning,
+    look_at_loss_curve,
+    look_at_selection,
+    val_shares,
+)
+from headstart.diagnosis.look_training import (
+    look_at_duplicates,
+    look_at_labels,
+    look_at_loss,
+    on_test,
+    predicted_classes,
+)
+from headstart.diagnosis.prove_predictions import prove_order
+from headstart.diagnosis.subject import Evidence
+from headstart.records import DuplicateReport, ImageSet, Split
+
+
+def examine_predictions(
+    evidence: Evidence, images: ImageSet, split: Split, duplicates: DuplicateReport
+) -> Examination:
+    """Look at predictions on test, and at what else was kept of the training that led to them.
+
+    Args:
+        evidence: with predictions; curve and loss are looked at if they are there.
+        images, split, duplicates: the data that they are of.
+
+    Returns:
+        The examination: causes that can only be seen in a network could not be looked at. Mixed-up names (15) are judged beside
+        what the network reached on val, by its curve; without one they are proved only where renaming brings more than half of
+        the way from chance to perfect, which it does not for an untrained head.
+
+    Raises:
+        UsageError: the predictions are none of these images'.
+    """
+    assert evidence.predictions is not None
+    started = time.perf_counter()
+    labels, classes = images.labels[split.test], len(images.class_names)
+    outputs = on_test(evidence.predictions, split.test, len(images.labels))
+    predicted = predicted_classes(outputs, split.test, len(images.labels), classes)
+    scores = outputs if outputs.ndim == 2 and outputs.shape[1] == classes else None
+    of_loss = look_at_loss(evidence.loss, scores, classes)
+    if of_loss.status == "could-not-look":
+        of_loss = look_at_loss_curve(evidence.history, classes)
+    reached = max(val_shares(evidence.history), default=(1 + 1 / classes) / 2)
+    order, relabelled = prove_order(look_at_labels(predicted, labels, classes), predicted, labels, classes, reached)
+    seen = [
+        *look_at_history(evidence.history),
+        of_loss,
+        order,
+        look_at_duplicates(duplicates, split, flattered=True),
+        look_at_selection(evidence.history, scores, predicted == labels, labels),
+        look_at_learning(evidence.history, classes),
+    ]
+    found = {cause: Finding(cause, "could-not-look", "no-network", {}) for cause in CATALOGUE}
+    found |= {one.cause: one for one in seen if one.code not in ("no-outputs", "no-head")}
+    return Examination(
+        findings=tuple(ranked(list(found.values()))),
+        remade=None,
+        predictions=np.eye(classes, dtype=np.float32)[predicted],
+        look_seconds=time.perf_counter() - started,
+        prove_seconds=0.0,
+        relabelled=relabelled,
+    )

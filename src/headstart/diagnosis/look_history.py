@@ -1,0 +1,216 @@
+"""Looking at a training's curve, as its owner kept it (causes 11, 14, 17, 21, 22)."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import logsumexp
+
+from headstart.analysis.diagnosis import Finding
+from headstart.errors import UsageError
+from headstart.records import Labels
+
+History = Mapping[str, list[float]]
+"""For each curve its values, one an epoch."""
+
+_JUMP = 1.5  # chosen: a training loss that rises by half is no noise of batches
+_RISE = 0.05  # chosen: of the first loss; below that a converged loss trembles
+_LARGEST_SHARE = 1.5  # an accuracy above it is in percent
+_GAP = 0.10  # chosen: train minus val accuracy
+_NO_GAP = 0.05  # chosen: below it train and val are alike
+_FITTED = 0.9  # chosen: a network that is right on so many of its training images has a loss that it can learn from
+_FALLING = 0.02  # chosen: of the loss; a last epoch that takes more off it was not the last that was worth while
+_EPOCHS_OF_A_TREND = 4
+_SAME_LOSS = 1e-3  # relative: what float arithmetic in another order explains
+_ENOUGH_TO_COINCIDE = 5000
+"""Test images from which two accuracies that agree to the image are no accident: between independent parts of this size one epoch
+does in 0.9% of all cases, and two are compared."""
+_SUMMED_TO_ONE = 1e-3
+_TRAIN = ("accuracy", "train_accuracy", "acc", "train_acc")
+_VAL = ("val_accuracy", "val_acc", "valid_accuracy", "valid_acc")
+
+
+def look_at_history(history: History) -> list[Finding]:
+    """Causes 11 and 22 from a training's curve: a loss that jumps, a gap that opens."""
+    losses = _curve(history, "loss", "train_loss")
+    if not losses:
+        jump = Finding(11, "could-not-look", "no-history", {})
+    elif not np.all(np.isfinite(losses)):
+        jump = Finding(11, "suspected", "loss-diverged", {})
+    else:
+        lowest = np.minimum.accumulate(losses)
+        rises = [
+            (before, after)
+            for before, after in zip(lowest[:-1], losses[1:], strict=True)
+            if after > _JUMP * before and after - before > _RISE * abs(losses[0])
+        ]
+        if rises:
+            before, after = max(rises, key=lambda pair: pair[1])
+            jump = Finding(11, "suspected", "loss-jump", {"before": round(before, 3), "after": round(after, 3)})
+        else:
+            jump = Finding(11, "cleared", "training-calm", {})
+    train, val = _shares(history, *_TRAIN), val_shares(history)
+    if not train or not val:
+        return [jump, Finding(22, "could-not-look", "no-history", {})]
+    return [jump, gap_finding(train[-1], val[-1])]
+
+
+def look_at_loss_curve(history: History, classes: int) -> Finding:
+    """Cause 14: whether the training loss stays where only a softmax applied twice keeps it.
+
+    Cross-entropy on softmax of values within 0..1 lies between `ln(e + C - 1) - 1` (all certain and right) and `ln(e + C - 1)`
+    (all certain and wrong), for `C` classes, however good the network becomes.
+    """
+    losses, train = _curve(history, "loss", "train_loss"), _shares(history, *_TRAIN)
+    highest = math.log(math.e + classes - 1)
+    floor = highest - 1
+    if not losses or not train or not np.all(np.isfinite(losses)):
+        return Finding(14, "could-not-look", "no-outputs", {})
+    right = train[-1]
+    if min(losses) < floor and right >= _FITTED:
+        return Finding(14, "cleared", "train-is-fitted", {"loss": round(losses[-1], 3), "train": round(right, 4)})
+    if right > (1 + 1 / classes) / 2 and floor <= min(losses) and max(losses) <= highest and losses[-1] > 2 * _honest_loss(right, classes):
+        values = {"loss": round(losses[-1], 3), "floor": round(floor, 3), "train": round(right, 4)}
+        return Finding(14, "suspected", "loss-at-floor", values)
+    return Finding(14, "could-not-look", "no-outputs", {})
+
+
+def look_at_selection(history: History, outputs: npt.NDArray[Any] | None, right: npt.NDArray[np.bool_] | None, labels: Labels) -> Finding:
+    """Cause 17: whether the val part of a training's curve is the test part.
+
+    Args:
+        history: of the training.
+        outputs: `(n, C)` of the network on test, if they are kept; their loss is then compared, too.
+        right: `(n,) bool`, which test images it got right.
+        labels: `(n,) int64`, of the test images.
+    """
+    val = val_shares(history)
+    if not val or right is None:
+        return Finding(17, "could-not-look", "no-split", {})
+    accuracy = float(right.mean())
+    losses = _curve(history, "val_loss", "valid_loss")
+    loss = _cross_entropy(outputs, labels)
+    for epoch in {len(val) - 1, int(np.argmax(val))}:
+        if abs(val[epoch] - accuracy) >= 0.5 / len(right):
+            continue
+        if loss is not None and len(losses) == len(val):
+            same = abs(losses[epoch] - loss) <= _SAME_LOSS * abs(loss)
+        else:
+            same = len(right) >= _ENOUGH_TO_COINCIDE
+        if same:
+            return Finding(17, "suspected", "val-is-test", {"accuracy": round(accuracy, 4), "epoch": epoch + 1})
+    return Finding(17, "could-not-look", "no-split", {})
+
+
+def look_at_learning(history: History, classes: int) -> Finding:
+    """Cause 21 from the curve alone: little learned and no gap, or a loss that was still falling."""
+    train, val = _shares(history, *_TRAIN), val_shares(history)
+    losses = _curve(history, "loss", "train_loss")
+    if not train or not val or train[-1] - val[-1] > _GAP:
+        return Finding(21, "could-not-look", "no-head", {})
+    values = {"train": round(train[-1], 4), "val": round(val[-1], 4)}
+    if train[-1] < (1 + 1 / classes) / 2 and train[-1] - val[-1] < _NO_GAP:
+        return Finding(21, "suspected", "learns-little", values)
+    if len(losses) >= _EPOCHS_OF_A_TREND and np.all(np.isfinite(losses)) and val[-1] == max(val):
+        quarter = max(len(losses) // 4, 2)
+        fell, usual = losses[-2] - losses[-1], (losses[-1 - quarter] - losses[-1]) / quarter
+        if fell > _FALLING * losses[-1] > 0 and fell >= usual / 2:
+            before, after = round(losses[-2], 3), round(losses[-1], 3)
+            return Finding(21, "suspected", "loss-still-falls", values | {"before": before, "after": after})
+    return Finding(21, "could-not-look", "no-head", {})
+
+
+def val_shares(history: History) -> list[float]:
+    """Accuracy on val, 0..1, after each epoch; empty if the curve has none."""
+    return _shares(history, *_VAL)
+
+
+def _shares(history: History, *names: str) -> list[float]:
+    """An accuracy's curve as shares of one; some people print percent."""
+    curve = _curve(history, *names)
+    highest = max((max(_curve(history, *both), default=0.0) for both in (_TRAIN, _VAL)), default=0.0)
+    return [value / 100 for value in curve] if highest > _LARGEST_SHARE else curve
+
+
+def _honest_loss(right: float, classes: int) -> float:
+    """The largest cross-entropy of a network that is right so often and as sure as it may be (Fano's inequality), in nats."""
+    wrong = 1 - right
+    entropy = -sum(share * math.log(share) for share in (right, wrong) if share > 0)
+    return entropy + wrong * math.log(max(classes - 1, 1))
+
+
+def _cross_entropy(outputs: npt.NDArray[Any] | None, labels: Labels) -> float | None:
+    """Of probabilities or of raw scores `(n, C)`; `None` where there are none."""
+    if outputs is None or outputs.ndim != 2 or outputs.shape[1] < 2 or len(outputs) != len(labels):
+        return None
+    rows = np.arange(len(labels))
+    if outputs.min() >= 0 and np.abs(outputs.sum(1) - 1).max() < _SUMMED_TO_ONE:
+        return float(-np.log(np.clip(outputs[rows, labels], 1e-7, 1)).mean())
+    return float((logsumexp(outputs, axis=1) - outputs[rows, labels]).mean())
+
+
+def _curve(history: History, *names: str) -> list[float]:
+    """The first of these curves that is there; empty if none is."""
+    return next((history[name] for name in names if history.get(name)), [])
+
+
+def gap_finding(train: float, val: float) -> Finding:
+    """Cause 22: accuracy on train against val, 0..1."""
+    values = {"train": round(train, 4), "val": round(val, 4)}
+    if train - val > _GAP:
+        return Finding(22, "suspected", "gap-large", values)
+    return Finding(22, "cleared", "gap-small", values)
+
+
+def read_history(given: Any) -> dict[str, list[float]]:
+    """Accept a training's curve as people have it: a dictionary of lists (Keras' `History.history`), a list of dictionaries, or the
+    path of a `.json` file with one of them or of a `.csv` file with a line for each epoch.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if given is None:
+        return {}
+    if isinstance(given, str | Path):
+        given = _read_curve(Path(given))
+    if hasattr(given, "history"):
+        given = given.history
+    try:
+        if isinstance(given, Mapping):
+            return {str(name): [float(value) for value in values] for name, values in given.items()}
+        if isinstance(given, list) and all(isinstance(epoch, Mapping) for epoch in given):
+            names = given[0].keys() if given else ()
+            return {str(name): [float(epoch[name]) for epoch in given if name in epoch] for name in names}
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"`history` has lists of numbers, one for each epoch; in this one {error}.") from error
+    raise UsageError(
+        "`history` is a dictionary of lists, such as {'loss': [...], 'val_loss': [...]}, or a list of dictionaries."
+    )
+
+
+def _read_curve(path: Path) -> Any:
+    """What a history's file holds; of a CSV's columns those that are numbers in every line."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".json":
+            return json.loads(text)
+        lines = list(csv.DictReader(text.splitlines()))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The history {path} cannot be read: {error}.") from error
+    columns = {name: [line[name] for line in lines] for name in (lines[0] if lines else ())}
+    return {
+        name: [float(value) for value in values] for name, values in columns.items() if all(map(_is_number, values))
+    }
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        float(text or "")
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,81 @@
+"""What predictions show whose network is not there."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import headstart
+from headstart.data.sources import load_images
+from headstart.data.splits import make_split
+from headstart.errors import UsageError
+
+DIGITS = load_images("digits")
+TEST = make_split(DIGITS, seed=0)[0].test
+LABELS = DIGITS.labels
+
+
+def outputs_of(right: float, seed: int = 0) -> np.ndarray:
+    """Probabilities of ten classes for every image of the digits, so many of them right."""
+    rng = np.random.default_rng(seed)
+    said = np.where(rng.random(len(LABELS)) < right, LABELS, rng.integers(0, 10, len(LABELS)))
+    return np.full((len(LABELS), 10), 0.02) + 0.8 * np.eye(10)[said]
+
+
+def causes_of(found: headstart.Diagnosis) -> dict[str, str]:
+    return {cause["name"]: cause["status"] for cause in found.causes}
+
+
+def test_mixed_up_names_are_proved_from_predictions_alone_and_repaired(tmp_path: Path) -> None:
+    shifted = np.roll(outputs_of(0.95), 3, axis=1)
+    np.savetxt(tmp_path / "outputs.csv", shifted, delimiter=",")
+    found = headstart.diagnose("digits", predictions=tmp_path / "outputs.csv", runs=tmp_path / "runs")
+    assert found.proved == ["label-order"]
+    assert found.record["subject"]["kind"] == "predictions"
+    assert found.record["accuracy"]["failing"] < 0.1
+    assert found.record["accuracy"]["repaired"] > 0.9
+    assert "outputs.csv" in found.paths.html.read_text(encoding="utf-8")
+    assert causes_of(found)["pixel-range"] == "could-not-look"
+    assert found.repaired_recipe is None
+
+
+def test_a_network_that_learned_little_is_not_said_to_have_mixed_up_names(tmp_path: Path) -> None:
+    said = np.random.default_rng(0).integers(0, 10, len(LABELS))
+    said[LABELS == 3] = 7  # one class always taken for another: renaming it helps a little
+    found = headstart.diagnose("digits", predictions=said, runs=tmp_path)
+    assert causes_of(found)["label-order"] in ("suspected", "cleared")
+    assert "label-order" not in found.proved
+
+
+def test_the_curve_is_looked_at_beside_the_predictions(tmp_path: Path) -> None:
+    outputs = outputs_of(0.85)
+    right = float((outputs[TEST].argmax(1) == LABELS[TEST]).mean())
+    loss = float(-np.log(outputs[TEST, LABELS[TEST]]).mean())
+    curve = {
+        "loss": [1.9, 1.6, 1.52],
+        "accuracy": [0.6, 0.9, 0.99],
+        "val_accuracy": [0.5, 0.7, right],
+        "val_loss": [1.2, 0.9, loss],
+    }
+    (tmp_path / "history.json").write_text(json.dumps(curve), encoding="utf-8")
+    found = headstart.diagnose("digits", predictions=outputs, history=tmp_path / "history.json", runs=tmp_path)
+    seen = causes_of(found)
+    assert seen["test-used-for-selection"] == seen["overfit"] == seen["loss-activation"] == "suspected"
+    assert found.record["verdict"]["code"] == "suspected-only"
+
+
+def test_predictions_without_a_fault_are_not_blamed(tmp_path: Path) -> None:
+    found = headstart.diagnose("digits", predictions=outputs_of(0.97)[TEST], runs=tmp_path, language="es")
+    assert found.record["verdict"]["code"] == "nothing-seen"
+    assert "no se ve nada malo en predictions" in found.verdict.lower()
+    assert {"proved", "suspected"}.isdisjoint(causes_of(found).values())
+
+
+def test_what_is_needed_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="curve alone says too little"):
+        headstart.diagnose("digits", history={"loss": [1.0]}, runs=tmp_path)
+    with pytest.raises(UsageError, match="recipe: without a network only predictions, history and loss"):
+        headstart.diagnose("digits", predictions=outputs_of(0.9), recipe="cnn", runs=tmp_path)
+    with pytest.raises(UsageError, match="the test part has 360 images"):
+        headstart.diagnose("digits", predictions=np.zeros((7, 10)), runs=tmp_path)
