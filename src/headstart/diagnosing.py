@@ -23,7 +23,7 @@ from headstart.diagnosis.subject import Evidence, Kept, batched, subject_of_modu
 from headstart.environment import choose_device, require_working_packages
 from headstart.errors import UsageError
 from headstart.files import read_json, write_json
-from headstart.records import DuplicateReport, ImageSet, Recipe, SizeCount, Split
+from headstart.records import ImageSet, Recipe, SizeCount, Split
 from headstart.report.diagnosis import diagnosis_statement, write_diagnosis_report
 from headstart.report.language import Texts, resolve_language
 from headstart.report.write import ReportPaths
@@ -200,16 +200,14 @@ def _diagnose_kept(given: dict[str, Any], request: DiagnosisRequest, observer: O
             f"{', '.join(unused)}: without a network only predictions, history and loss can be looked at. Leave the others out, or "
             "give your model (on the command line: FILE.py:FUNCTION, and the images with --data)."
         )
-    images, split, duplicates = load_data(replace(request, data=str(given["model"])), observer)
+    images, split = load_data(replace(request, data=str(given["model"])), observer)
     predictions, history = given["predictions"], given["history"]
     named = isinstance(predictions, str | Path)
     kept = Kept(
         Path(predictions).name if named else "predictions",
         Evidence(history=read_history(history), predictions=_predictions(predictions), loss=given["loss"]),
     )
-    return diagnose_own(
-        kept, images, split, duplicates, observer=observer, runs=request.runs, name=request.name, command=command
-    )
+    return diagnose_own(kept, images, split, observer=observer, runs=request.runs, name=request.name, command=command)
 
 
 def _refuse_evidence(given: dict[str, Any]) -> None:
@@ -242,7 +240,7 @@ def _diagnose_module(
         raise UsageError(
             "Say how your images become the network's input: `preprocess`, the function that you use yourself."
         )
-    images, split, duplicates = _data(data, request, observer)
+    images, split = _data(data, request, observer)
     example = images.images[split.train[:2]]
     subject = subject_of_module(
         given["model"],
@@ -264,18 +262,18 @@ def _diagnose_module(
         ),
     )
     return diagnose_own(
-        subject, images, split, duplicates, observer=observer, runs=request.runs, name=request.name, command=command
+        subject, images, split, observer=observer, runs=request.runs, name=request.name, command=command
     )
 
 
 def _data(
     data: "str | Path | ImageSet | Arrays", request: DiagnosisRequest, observer: Observer
-) -> tuple[ImageSet, Split, DuplicateReport]:
+) -> tuple[ImageSet, Split]:
     if isinstance(data, str | Path):
         return load_data(request, observer)
     images = data if isinstance(data, ImageSet) else _image_set(*data)
-    split, duplicates = make_split(images, seed=request.split_seed, remove_duplicates=request.remove_duplicates)
-    return images, split, duplicates
+    split, _ = make_split(images, seed=request.split_seed, remove_duplicates=request.remove_duplicates)
+    return images, split
 
 
 def _image_set(pixels: Any, labels: Any) -> ImageSet:

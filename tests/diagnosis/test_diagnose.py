@@ -302,8 +302,8 @@ def test_causes_that_these_data_cannot_tell_apart_are_both_named(tmp_path: Path)
         name="mine",
     )
     images = load_images("digits", limit=600)
-    split, duplicates = make_split(images)
-    examination = examine(dataclasses.replace(one, contract=contract), images, split, duplicates, SilentObserver())
+    split, _ = make_split(images)
+    examination = examine(dataclasses.replace(one, contract=contract), images, split, SilentObserver())
     found = {finding.cause: finding for finding in examination.findings}
     assert (found[3].like, found[4].like) == ((4,), (3,))
     # The contract is made up: the stored statistics do not suit it, either.

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torchvision.transforms.v2.functional import center_crop
 
 import headstart
 from headstart.analysis.diagnosis import Cell, Finding
@@ -19,11 +20,12 @@ from headstart.diagnosing import _image_set, _predictions
 from headstart.diagnosis import examine as examining
 from headstart.diagnosis.arrival import measure_arrival, sample_images
 from headstart.diagnosis.examine import examine
+from headstart.diagnosis.look_network import look_at_network
 from headstart.diagnosis.look_pixels import look_at_pixels
 from headstart.diagnosis.pipeline import Repairs, pixels_with
 from headstart.diagnosis.subject import in_batches, in_mode, one_tensor, subject_of_module
 from headstart.errors import UsageError
-from headstart.records import Preprocessing
+from headstart.records import Preprocessing, SizeCount
 from headstart.study.observer import SilentObserver
 from tests.models.factory import bundled_backbone
 
@@ -151,18 +153,19 @@ def test_a_domain_gap_needs_a_certain_lack_of_gain(
 def test_only_what_is_proved_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = subject_of_module(bundled_backbone(), lambda image: unit(image.resize((20, 20))), IMAGES, 10, name="mine")
     images = load_images("digits", limit=300)
-    split, duplicates = make_split(images)
+    split, _ = make_split(images)
 
     def decided(finding: Finding, points: Any, alone: Any) -> Finding:
         return replace(finding, status="proved" if finding.cause == 3 else "suspected", points=points)
 
     monkeypatch.setattr(examining, "judged", decided)
-    examination = examine(subject, images, split, duplicates, SilentObserver())
+    examination = examine(subject, images, split, SilentObserver())
     assert {1, 3} <= set(examination.factors)
-    assert examination.pipeline.repairs.preprocessing.input_size == 32  # what the proof tried
-    assert examination.repaired.preprocessing.input_size == 20
+    assert examination.remade is not None
+    assert examination.remade.pipeline.repairs.preprocessing.input_size == 32  # what the proof tried
+    assert examination.remade.repaired.preprocessing.input_size == 20
     assert subject.contract is not None
-    assert examination.repaired.preprocessing.mean == subject.contract.mean
+    assert examination.remade.repaired.preprocessing.mean == subject.contract.mean
 
 
 def test_one_score_for_two_classes_is_a_head(tmp_path: Path) -> None:
@@ -234,8 +237,8 @@ def test_a_head_that_learns_by_heart_is_not_praised_on_images_that_it_may_know(t
 
 
 def test_evidence_that_a_recipe_of_ours_cannot_use_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="predictions, loss"):
-        headstart.diagnose("digits", predictions=np.zeros(3), loss=nn.CrossEntropyLoss(), runs=tmp_path)
+    with pytest.raises(UsageError, match="history, loss"):
+        headstart.diagnose("digits", history={"loss": [1.0]}, loss=nn.CrossEntropyLoss(), runs=tmp_path)
     with pytest.raises(UsageError, match="Leave them out"):
         headstart.diagnose(trunk(), "digits", preprocess=unit, recipe="cnn", runs=tmp_path)
 
@@ -270,3 +273,46 @@ def test_a_script_may_import_its_neighbours_late(tmp_path: Path) -> None:
     )
     found = headstart.diagnose(f"{script}:build", "digits", limit=300, runs=tmp_path, language="en")
     assert found.record["subject"]["kind"] == "module"
+
+
+def test_a_network_of_another_pretraining_is_not_said_to_lack_its_weights() -> None:
+    """Its architecture is that of a file on this machine, its weights are not: neither they nor its pixels are judged by the file."""
+    module = bundled_backbone()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in module.parameters():
+            value.copy_(torch.randn(value.shape, generator=generator) / 10 + (value.ndim == 1))
+    subject = subject_of_module(module, unit, IMAGES, 10, name="mine")
+    assert subject.published is None
+    clean = torch.rand(8, 3, 32, 32, generator=generator)
+    weights = next(one for one in look_at_network(subject, clean) if one.cause == 13)
+    assert (weights.status, weights.code) == ("could-not-look", "no-published-weights")
+    # One that was never loaded is as new: that is still seen.
+    fresh = bundled_backbone()
+    for layer in fresh.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()  # type: ignore[operator]
+    assert subject_of_module(fresh, unit, IMAGES, 10, name="mine").published is not None
+
+
+def test_what_a_crop_cuts_off_is_cut_off_again() -> None:
+    def prepare(image: Image.Image) -> torch.Tensor:
+        cropped: torch.Tensor = center_crop(unit(image.resize((32, 32), Image.Resampling.BILINEAR)), [28, 28])
+        return cropped
+
+    images = np.random.default_rng(1).integers(0, 256, (6, 64, 64, 3), np.uint8)
+    subject = subject_of_module(trunk().eval(), prepare, images, 10, name="mine")
+    arrival = measure_arrival(subject, sample_images(images))
+    assert (arrival.size, arrival.crop) == (28, 0.875)
+    again = pixels_with(arrival, Repairs(arrival.preprocessing()), frozenset(), images)
+    torch.testing.assert_close(again, subject.prepare(images), rtol=0, atol=0.02)
+
+
+def test_frames_of_images_that_are_not_square_could_not_be_seen() -> None:
+    images = load_images("digits", limit=200)
+    oblong = replace(images, original_sizes=(SizeCount(8, 8, 150), SizeCount(8, 12, len(images.labels) - 150)))
+    split, _ = make_split(images)
+    subject = subject_of_module(trunk().eval(), unit, IMAGES, 10, name="mine")
+    for data, code in ((images, "no-borders"), (oblong, "squares-alone")):
+        found = examine(subject, data, split, SilentObserver()).findings
+        assert next(finding for finding in found if finding.cause == 2).code == code

@@ -7,7 +7,7 @@ import pytest
 
 from headstart.analysis.diagnosis import Finding, best_meanings
 from headstart.data.fingerprint import image_hashes
-from headstart.diagnosis.look_training import look_at_labels
+from headstart.diagnosis.look_training import look_at_duplicates, look_at_labels
 from headstart.diagnosis.prove_predictions import prove_duplicates, prove_order, prove_own_order, twins
 from tests.diagnosis.test_prove_training import IMAGES
 
@@ -114,3 +114,13 @@ def test_a_twin_is_an_exact_copy() -> None:
     images = replace(IMAGES, images=pixels, labels=IMAGES.labels[:20], image_hashes=image_hashes(pixels))
     found = twins(images, np.arange(10, 20), np.arange(10))
     assert found.tolist() == [True] * 5 + [False] * 5
+
+
+def test_only_test_images_with_a_copy_in_train_count_as_duplicates() -> None:
+    copied = np.zeros(200, bool)
+    assert look_at_duplicates(copied).status == "cleared"
+    copied[:2] = True
+    found = look_at_duplicates(copied)
+    assert (found.status, found.values) == ("suspected", {"count": 2, "share": 0.01})
+    copied[1] = False
+    assert look_at_duplicates(copied).status == "cleared"  # too few to flatter

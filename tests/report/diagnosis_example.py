@@ -114,6 +114,8 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "input-not-understood": {"fit": 0.31},
     "no-contract": {},
     "no-network": {},
+    "no-other-contract": {},
+    "squares-alone": {},
     "val-is-test": {"accuracy": 0.7134, "epoch": 12},
     "learns-little": {"train": 0.281, "val": 0.286},
     "loss-still-falls": {"train": 0.62, "val": 0.61, "before": 1.204, "after": 1.101},
@@ -369,7 +371,9 @@ def predictions_diagnosis() -> dict[str, Any]:
     record["subject"].update(kind="predictions", name="outputs.csv")
     record["experiment"] = {"labels": 0, "images": 0, "seeds": 0, "design": "none", "factors": [], "cells": []}
     record["accuracy"].update(failing=0.11, repaired=0.859, part="test", images=10_000)
-    record["accuracy"].update(failing_interval=_interval(0.11, 0.104, 0.116), repaired_interval=_interval(0.859, 0.852, 0.866))
+    record["accuracy"].update(
+        failing_interval=_interval(0.11, 0.104, 0.116), repaired_interval=_interval(0.859, 0.852, 0.866)
+    )
     change = {"cause": 15, "code": "fix-order", "values": {}}
     record["repair"] = {"toml": None, "changes": [change], "code": "", "keras": ""}
     return record

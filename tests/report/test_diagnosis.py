@@ -176,6 +176,16 @@ def test_points_outside_the_two_accuracies_are_said_apart() -> None:
     assert "Fuera de estas dos exactitudes, 21,4 puntos se perdieron" in diagnosis_statement(record, Texts("es"))
 
 
+def test_points_of_serving_are_not_charged_to_an_accuracy_that_never_lost_them() -> None:
+    record = module_diagnosis()
+    record["accuracy"].update(failing=0.95)
+    record["causes"] = [cause for cause in many_causes_diagnosis()["causes"] if cause["id"] == 6]
+    record["causes"][0]["apart"] = True
+    said = diagnosis_statement(record, Texts("en")).replace("\u00a0", " ")
+    assert said.startswith("MyNet reaches 95.0%. Outside this accuracy, 21.4 points were lost to the preprocessing")
+    assert "was not measured" not in said
+
+
 def test_a_fault_that_flattered_the_score_is_said_to_have_done_so() -> None:
     record = many_causes_diagnosis()
     record["causes"] = [cause for cause in record["causes"] if cause["id"] in (6, 16)]

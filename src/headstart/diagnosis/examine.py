@@ -44,11 +44,11 @@ from headstart.diagnosis.look_training import (
 )
 from headstart.diagnosis.pipeline import Pipeline, Repairs, pixels_with
 from headstart.diagnosis.prove import PROVABLE, MeasuredCell, draw_sample, measure_cells, measure_random
-from headstart.diagnosis.prove_predictions import Classes, in_points, prove_own_order
+from headstart.diagnosis.prove_predictions import Classes, in_points, prove_own_order, trained_on, twins
 from headstart.diagnosis.prove_training import own_predictions, prove_evidence
 from headstart.diagnosis.repair import repaired_preprocessing
 from headstart.diagnosis.subject import Subject, copied, fed_at_first_convolution
-from headstart.records import Booleans, DuplicateReport, ImageSet, Indices, Logits, Split
+from headstart.records import Booleans, ImageSet, Indices, Logits, Split
 from headstart.training.progress import Reporter
 
 _NATIVE = 224  # what public ImageNet backbones are made for, where nothing says otherwise
@@ -64,17 +64,17 @@ _NO_GAIN = 0.05
 """Chosen: pretraining brings nothing if it is better than chance weights by no more than this, for certain; fewer images leave it open."""
 
 _CLEAN_BATCH = 64
+_OBLONG = 0.05  # chosen: share of images that are not square from which padding them would count
+_FILLED = Finding(2, "cleared", "no-borders", {})
 _LOOKED_AT_FOR_COLOUR, _GRAY = 48, 8  # images, and the levels by which the channels of a gray JPEG may differ
 
 
-def examine(
-    subject: Subject, images: ImageSet, split: Split, duplicates: DuplicateReport, reporter: Reporter
-) -> Examination:
+def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter) -> Examination:
     """Look at a subject and prove what is suspected, on a sample of train.
 
     Args:
         subject: as it is run.
-        images, split, duplicates: its data.
+        images, split: its data.
         reporter: told how far it is.
 
     Raises:
@@ -98,6 +98,9 @@ def examine(
     findings = look_at_pixels(arrival, contract, images.canvas, native, standardised, coloured=coloured)
     if one_size:
         findings[0] = Finding(1, "could-not-look", "fixed-input-size", {"size": arrival.size})
+        findings = [replace(one, code="no-other-contract") if one.code == "no-contract" else one for one in findings]
+    if subject.recipe is None and _not_square(images):
+        findings = [Finding(2, "could-not-look", "squares-alone", {}) if one == _FILLED else one for one in findings]
     if guess is not None:
         findings = [_guessed(finding, guess) for finding in findings]
     suspected = {finding.cause for finding in findings if finding.status == "suspected"}
@@ -114,7 +117,7 @@ def examine(
         *look_at_history(evidence.history),
         _first_seen(look_at_loss(evidence.loss, predictions, classes), look_at_loss_curve(evidence.history, classes)),
         look_at_labels(predicted, labels, classes),
-        look_at_duplicates(duplicates, split, flattered=subject.recipe is None or not duplicates.removed),
+        look_at_duplicates(twins(images, split.test, split.train if subject.recipe is not None else trained_on(split))),
         _selection(subject, predictions, predicted, images, split),
         look_at_overlap(subject, images),
         look_at_augmentation(subject, example),
@@ -171,7 +174,9 @@ def _first_seen(finding: Finding, of_curve: Finding) -> Finding:
     return of_curve if finding.status == "could-not-look" != of_curve.status else finding
 
 
-def _selection(subject: Subject, predictions: Logits | None, predicted: Classes | None, images: ImageSet, split: Split) -> Finding:
+def _selection(
+    subject: Subject, predictions: Logits | None, predicted: Classes | None, images: ImageSet, split: Split
+) -> Finding:
     """Cause 17: whether test was kept apart from every choice."""
     if subject.recipe is not None:
         return Finding(17, "cleared", "three-way-split", {})
@@ -221,6 +226,12 @@ def native_size(subject: Subject, arrival: Arrival) -> int:
     if subject.contract is not None:
         return subject.contract.input_size
     return _NATIVE if arrival.size / max(arrival.map_side, 1) >= _LEAST_STRIDE else _NATIVE_SMALL
+
+
+def _not_square(images: ImageSet) -> bool:
+    """Whether a part that counts of the images were cut to their central square before anybody's code got them."""
+    oblong = sum(size.count for size in images.original_sizes if size.width != size.height)
+    return oblong > _OBLONG * len(images.labels)
 
 
 def _takes(subject: Subject, side: int) -> bool:

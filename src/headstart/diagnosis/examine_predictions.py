@@ -20,19 +20,17 @@ from headstart.diagnosis.look_training import (
     on_test,
     predicted_classes,
 )
-from headstart.diagnosis.prove_predictions import prove_order
+from headstart.diagnosis.prove_predictions import prove_order, trained_on, twins
 from headstart.diagnosis.subject import Evidence
-from headstart.records import DuplicateReport, ImageSet, Split
+from headstart.records import ImageSet, Split
 
 
-def examine_predictions(
-    evidence: Evidence, images: ImageSet, split: Split, duplicates: DuplicateReport
-) -> Examination:
+def examine_predictions(evidence: Evidence, images: ImageSet, split: Split) -> Examination:
     """Look at predictions on test, and at what else was kept of the training that led to them.
 
     Args:
         evidence: with predictions; curve and loss are looked at if they are there.
-        images, split, duplicates: the data that they are of.
+        images, split: the data that they are of.
 
     Returns:
         The examination: causes that can only be seen in a network could not be looked at. Mixed-up names (15) are judged beside
@@ -57,7 +55,7 @@ def examine_predictions(
         *look_at_history(evidence.history),
         of_loss,
         order,
-        look_at_duplicates(duplicates, split, flattered=True),
+        look_at_duplicates(twins(images, split.test, trained_on(split))),
         look_at_selection(evidence.history, scores, predicted == labels, labels),
         look_at_learning(evidence.history, classes),
     ]

@@ -13,7 +13,7 @@ from headstart.diagnosis.look_history import gap_finding
 from headstart.diagnosis.look_training import look_at_labels
 from headstart.diagnosis.probing import held_out
 from headstart.diagnosis.prove import stratified
-from headstart.diagnosis.prove_predictions import in_points, prove_duplicates, prove_order, twins
+from headstart.diagnosis.prove_predictions import in_points, prove_duplicates, prove_order, trained_on, twins
 from headstart.diagnosis.prove_training import own_features
 from headstart.models.backbones import Backbone
 from headstart.records import Booleans, ImageSet, Indices, Recipe, Split, TrialResult
@@ -57,7 +57,7 @@ def judge_failing(examination: Examination, images: ImageSet, split: Split) -> J
     """The network's own predictions on test, where it has a head; otherwise the probe on its features."""
     if examination.predictions is not None:
         correct = (examination.predictions.argmax(1) == images.labels[split.test])[None]
-        return _judged(correct, 0, split.test, _everything(split))
+        return _judged(correct, 0, split.test, trained_on(split))
     return judge_cell(examination, frozenset(examination.factors), images, split)
 
 
@@ -67,7 +67,9 @@ def judge_cell(examination: Examination, faults: Cell, images: ImageSet, split: 
     test = stratified(images, split.test, _MOST_JUDGED, "all judged")
     assert examination.remade is not None
     pipeline, labels = examination.remade.pipeline, images.labels
-    if examination.remade.arrival.fit < UNDERSTOOD:  # nobody can make its pixels again: the network gets them from its owner
+    if (
+        examination.remade.arrival.fit < UNDERSTOOD
+    ):  # nobody can make its pixels again: the network gets them from its owner
         features, judged = (own_features(pipeline.subject, images, part) for part in (train, test))
     else:
         pipeline.expect([faults], len(train) + len(test))
@@ -97,7 +99,7 @@ def judge_repaired(examination: Examination, failing: Judged, images: ImageSet, 
 
 def without_twins(judged: Judged, images: ImageSet, split: Split) -> Judged:
     """The same without the test images that have an exact copy among the training images."""
-    alone = ~twins(images, judged.part, _everything(split))
+    alone = ~twins(images, judged.part, trained_on(split))
     if not alone.any():
         return judged
     return _judged(judged.correct[:, alone], judged.labels, judged.part[alone], judged.trained)
@@ -163,11 +165,6 @@ def with_training(
 
 def _judged(correct: Booleans, labels: int, part: Indices, trained: Indices) -> Judged:
     return Judged(bootstrap_accuracy(correct), correct, labels, part, trained)
-
-
-def _everything(split: Split) -> Indices:
-    """What whoever trains on the data as it is trains on: duplicates that we take out stay in."""
-    return np.concatenate([split.train, split.removed_duplicates])
 
 
 def _correct(result: TrialResult) -> Booleans:

@@ -5,10 +5,17 @@ import torch
 from torch import nn
 
 from headstart.analysis.diagnosis import Finding
-from headstart.diagnosis.subject import Subject, copied, fed_at_first_convolution, norm_layers, published_state
+from headstart.diagnosis.subject import (
+    ALIKE,
+    Subject,
+    copied,
+    cosine,
+    fed_at_first_convolution,
+    norm_layers,
+    published_state,
+)
 
 _EQUAL = 1e-3  # relative: float16 files and folded batch norm stay below it, a training step does not
-_ALIKE = 0.5  # chosen: cosine between a kernel and the published one; fine-tuning leaves it above 0.9, chance near 0
 _FEW = 0.05  # chosen: share of tensors that a conversion may round differently
 _STATISTICS = ("running_mean", "running_var")
 _FAR = 0.5  # chosen: median shift of a channel's mean, in its own standard deviations; digits, which lose nothing, have 0.4
@@ -57,7 +64,7 @@ def _weights(subject: Subject) -> Finding:
         return Finding(13, "could-not-look", "no-published-weights", {})
     state = subject.module.state_dict()
     kernels = [name for name, value in published.items() if value.ndim >= 2]
-    strange = [name for name in kernels if _cosine(state[name], published[name]) < _ALIKE]
+    strange = [name for name in kernels if cosine(state[name], published[name]) < ALIKE]
     values = {"tensors": len(strange), "total": len(kernels)}
     if strange:
         return Finding(13, "suspected", "weights-differ", values)
@@ -155,7 +162,3 @@ def _close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
     ours, theirs = ours.float().cpu(), theirs.float()
     scale = float(theirs.abs().max()) or 1.0
     return float((ours - theirs).abs().max()) <= _EQUAL * scale
-
-
-def _cosine(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return float(nn.functional.cosine_similarity(ours.float().cpu().flatten(), theirs.float().flatten(), dim=0))

@@ -13,7 +13,7 @@ from headstart.analysis.metrics import confusion_matrix
 from headstart.diagnosis.subject import Loss, Prepare, Subject
 from headstart.errors import UsageError
 from headstart.models.weights import read_weights_file
-from headstart.records import DuplicateReport, Images, ImageSet, Indices, Labels, Split
+from headstart.records import Booleans, Images, ImageSet, Indices, Labels
 
 _PERMUTED = 0.10  # chosen: points gained by the best relabelling; from chance alone it gains less with 10 or more images a class
 _LOSS_FLOOR = 0.1  # chosen: share of ln(classes) below which a perfect answer's loss must lie
@@ -94,13 +94,15 @@ def look_at_labels(predicted: npt.NDArray[np.int64] | None, labels: Labels, clas
     return Finding(15, "cleared", "labels-in-order", {})
 
 
-def look_at_duplicates(duplicates: DuplicateReport, split: Split, *, flattered: bool) -> Finding:
-    """Cause 16: we take duplicates out of train; whoever trains on the data as it is does not."""
-    share = duplicates.across_splits / max(len(split.test), 1)
-    if duplicates.across_splits and flattered and share >= _DUPLICATED:
-        return Finding(
-            16, "suspected", "duplicates-across", {"count": duplicates.across_splits, "share": round(share, 4)}
-        )
+def look_at_duplicates(copied: Booleans) -> Finding:
+    """Cause 16: how many test images have an exact copy among those that the network was trained on.
+
+    Args:
+        copied: `(n,) bool`, of the test images.
+    """
+    count = int(copied.sum())
+    if count and count >= _DUPLICATED * len(copied):
+        return Finding(16, "suspected", "duplicates-across", {"count": count, "share": round(count / len(copied), 4)})
     return Finding(16, "cleared", "no-duplicates", {})
 
 

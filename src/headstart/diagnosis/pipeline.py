@@ -221,12 +221,15 @@ def pixels_with(arrival: Arrival, repairs: Repairs, cell: Cell, images: Images) 
         faulty = replace(faulty, channel_order=ours.channel_order)
     size = faulty.input_size
     content = max(round(size * arrival.content / arrival.size), 1) if 2 in cell else size
-    if 7 in cell and arrival.interpolation == "bilinear-aliased" and content < images.shape[1]:
-        images = _aliased(images, content)
+    whole = round(content / arrival.crop)  # of which the centre is seen, with and without the faults
+    if 7 in cell and arrival.interpolation == "bilinear-aliased" and whole < images.shape[1]:
+        images = _aliased(images, whole)
     standardised = arrival.standardised if cell & {3, 4} else repairs.standardised
-    inner = _scaled(images, replace(faulty, input_size=content), standardised)
+    inner: torch.Tensor = functional.center_crop(
+        _scaled(images, replace(faulty, input_size=whole), standardised), [content, content]
+    )
     if content == size:
-        return inner
+        return inner.contiguous(memory_format=torch.channels_last)
     before = (size - content) // 2
     after = size - content - before
     # The frame's value was seen in the pipeline's own range; as a pixel it means the same in another one.

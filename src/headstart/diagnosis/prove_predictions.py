@@ -9,7 +9,7 @@ from headstart.analysis.diagnosis import LEAST_POINTS, Finding, best_meanings, j
 from headstart.analysis.metrics import confusion_matrix
 from headstart.analysis.statistics import Estimate, gap_estimate, paired_difference
 from headstart.randomness import generator
-from headstart.records import Booleans, ImageSet, Indices, Labels, Logits
+from headstart.records import Booleans, ImageSet, Indices, Labels, Logits, Split
 
 Classes = npt.NDArray[np.int64]
 
@@ -87,6 +87,11 @@ def twins(images: ImageSet, part: Indices, others: Indices) -> Booleans:
     """Which images of a part have an exact copy among others, `(n,) bool`."""
     found: Booleans = np.isin(images.image_hashes[part], images.image_hashes[others])
     return found
+
+
+def trained_on(split: Split) -> Indices:
+    """What whoever trains on the data as it is trains on: duplicates that we take out stay in."""
+    return np.concatenate([split.train, split.removed_duplicates])
 
 
 def prove_duplicates(finding: Finding, correct: Booleans, copied: Booleans) -> Finding:

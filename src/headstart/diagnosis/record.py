@@ -97,6 +97,7 @@ def make_record(
                 "points_alone": asdict(finding.alone) if finding.alone is not None else None,
                 "evidence": {"code": finding.code, "values": dict(finding.values)},
                 "indistinguishable_from": list(finding.like),
+                "apart": finding.apart,
             }
             for finding in findings
         ],
@@ -149,7 +150,13 @@ def make_record(
 def _described(subject: Subject | Kept, examination: Examination) -> dict[str, Any]:
     """What was diagnosed, and what arrived at its first layer."""
     if isinstance(subject, Kept) or examination.remade is None:
-        return {"kind": "predictions", "name": subject.name, "architecture": None, "weights": None, "preprocessing": None}
+        return {
+            "kind": "predictions",
+            "name": subject.name,
+            "architecture": None,
+            "weights": None,
+            "preprocessing": None,
+        }
     arrival, published = examination.remade.arrival, subject.published
     return {
         "kind": "recipe" if subject.recipe is not None else "module",
@@ -171,15 +178,16 @@ def _repair(subject: Subject | Kept, examination: Examination, proved: list[Find
     if isinstance(subject, Kept) or examination.remade is None:
         changes, lines, keras = list_changes(proved, None), "", ""
     else:
-        preprocessing, standardised = examination.remade.repaired.preprocessing, examination.remade.repaired.standardised
+        preprocessing, standardised = (
+            examination.remade.repaired.preprocessing,
+            examination.remade.repaired.standardised,
+        )
         changes = list_changes(proved, preprocessing, standardised)
         own_head = subject.head is not None
         lines = code_lines(causes, preprocessing, subject.published, standardised, own_head=own_head)
         keras = keras_lines(causes, preprocessing, standardised) if subject.recipe is not None else ""
     return {
-        "changes": [
-            {"cause": change.cause, "code": change.code, "values": dict(change.values)} for change in changes
-        ],
+        "changes": [{"cause": change.cause, "code": change.code, "values": dict(change.values)} for change in changes],
         "code": lines,
         "keras": keras,
     }

@@ -199,7 +199,9 @@ def keras_lines(causes: Iterable[int], preprocessing: Preprocessing, standardise
     elif 8 in chosen:
         lines.append("features = backbone(x, training=False)  # frozen batch norm stays as it is")
     if 21 in chosen:
-        lines.append("model.fit(..., epochs=100)  # until the loss stands still; keras.callbacks.ReduceLROnPlateau helps")
+        lines.append(
+            "model.fit(..., epochs=100)  # until the loss stands still; keras.callbacks.ReduceLROnPlateau helps"
+        )
     return "\n".join(["import keras", "", *lines] if any("keras." in line for line in lines) else lines)
 
 

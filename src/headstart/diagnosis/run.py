@@ -35,7 +35,7 @@ from headstart.diagnosis.subject import Kept, Subject, subject_of_recipe
 from headstart.errors import UsageError
 from headstart.files import canonical_json, read_json, sha256_of_text, write_json, write_text
 from headstart.models.backbones import find_backbone
-from headstart.records import DuplicateReport, ImageSet, Recipe, Split, TrialResult, trial_identity
+from headstart.records import ImageSet, Recipe, Split, TrialResult, trial_identity
 from headstart.study.kinds import Bench
 from headstart.study.ledger import Ledger, open_run, recipe_from_json
 from headstart.study.observer import Observer, decoding_progress
@@ -82,7 +82,7 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
         HeadstartError: recipe, data or weights cannot be used; the message says what to do.
     """
     started = time.perf_counter()
-    images, split, duplicates = load_data(request, observer)
+    images, split = load_data(request, observer)
     recipe = _requested_recipe(request, images)
     if recipe.kind not in ("probe", "finetune") or recipe.backbone is None:
         raise UsageError(
@@ -115,7 +115,7 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
         if first is None:
             first, _ = finished_trial(failing, backbone, bench, ledger, SEED)
         subject = subject_of_recipe(failing, backbone)
-        examination = examine(subject, images, split, duplicates, observer)
+        examination = examine(subject, images, split, observer)
         examination = with_training(examination, failing, first, bench, backbone, ledger)
         judged = judge_trial(first, split)
         examination = with_duplicates(examination, judged, images)
@@ -159,7 +159,6 @@ def diagnose_own(
     subject: Subject | Kept,
     images: ImageSet,
     split: Split,
-    duplicates: DuplicateReport,
     *,
     observer: Observer,
     runs: Path,
@@ -170,7 +169,7 @@ def diagnose_own(
 
     Args:
         subject: from `subject_of_module`, or predictions and what else is kept.
-        images, split, duplicates: its data.
+        images, split: its data.
         observer: told of every step.
         runs, name: of the folder; its files are replaced.
         command: recorded as the way to reproduce it.
@@ -180,9 +179,9 @@ def diagnose_own(
     """
     started = time.perf_counter()
     if isinstance(subject, Kept):
-        examination = examine_predictions(subject.evidence, images, split, duplicates)
+        examination = examine_predictions(subject.evidence, images, split)
     else:
-        examination = examine(subject, images, split, duplicates, observer)
+        examination = examine(subject, images, split, observer)
     repairing = time.perf_counter()
     failing = judge_failing(examination, images, split)
     examination = with_duplicates(examination, failing, images)
@@ -211,7 +210,7 @@ def diagnose_own(
     return folder
 
 
-def load_data(request: DiagnosisRequest, observer: Observer) -> tuple[ImageSet, Split, DuplicateReport]:
+def load_data(request: DiagnosisRequest, observer: Observer) -> tuple[ImageSet, Split]:
     """Load and split the data of a request."""
     images = load_images(
         request.data, limit=request.limit, seed=request.split_seed, progress=decoding_progress(observer)
@@ -224,7 +223,7 @@ def load_data(request: DiagnosisRequest, observer: Observer) -> tuple[ImageSet, 
         remove_duplicates=request.remove_duplicates,
     )
     observer.data_ready(images, split, duplicates)
-    return images, split, duplicates
+    return images, split
 
 
 def _requested_recipe(request: DiagnosisRequest, images: ImageSet) -> Recipe:

@@ -28,6 +28,9 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From a network's outputs and `(n,) int64` labels to a number."""
 
 _Norm = nn.modules.batchnorm._BatchNorm
+ALIKE = 0.5
+"""Chosen: cosine between a kernel and the published one; fine-tuning leaves it above 0.9, chance near 0."""
+
 _NOT_COMPARED = "num_batches_tracked"  # bookkeeping of training, no part of what a network computes
 
 
@@ -122,7 +125,7 @@ def subject_of_module(
     """
     prepare = batched(preprocess, example)
     found = find_published(module, weights_dir)
-    published, names = found if found is not None else (None, {})
+    published, names = found if found is not None and not _is_pretrained_otherwise(module, *found) else (None, {})
     if train_mode is None:
         # Some layers still and others not: whoever set that up freezes batch norm on purpose, and evaluates in evaluation mode.
         norms = [layer for layer in module.modules() if isinstance(layer, _Norm)]
@@ -249,6 +252,22 @@ def find_published(module: nn.Module, weights_dir: Path | None) -> tuple[Backbon
         if names is not None:
             return find_backbone(str(file.path), weights_dir), names
     return None
+
+
+def cosine(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Between two tensors of one shape, as vectors."""
+    return float(nn.functional.cosine_similarity(ours.float().cpu().flatten(), theirs.float().flatten(), dim=0))
+
+
+def _is_pretrained_otherwise(module: nn.Module, published: Backbone, names: Mapping[str, str]) -> bool:
+    """Whether a network of a known architecture was trained, but not from these weights: torchvision's beside timm's.
+
+    No kernel is alike, and its batch norm's factors have moved from the ones that a new network has.
+    """
+    state, theirs = module.state_dict(), build_backbone(published).state_dict()
+    if any(cosine(state[ours], theirs[name]) >= ALIKE for ours, name in names.items() if theirs[name].ndim >= 2):
+        return False
+    return any(bool((layer.weight != 1).any()) for layer in norm_layers(module) if layer.affine)
 
 
 def _match_by_name(state: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> dict[str, str] | None:

@@ -160,7 +160,11 @@ def _proved(record: Record, texts: Texts, values: dict[str, Inline | str]) -> In
     """Name what every proved cause costs, the largest first; what lies outside the two accuracies, apart from them."""
     proved = of_status(record, "proved")
     steps = {entry["cause"] for entry in record["waterfall"]}
-    outside = [cause for cause in proved if steps and cause["points"] is not None and cause["id"] not in steps]
+    outside = [
+        cause
+        for cause in proved
+        if cause["points"] is not None and (cause.get("apart", False) or (steps and cause["id"] not in steps))
+    ]
     proved = [cause for cause in proved if cause not in outside]
     measured = [cause for cause in proved if cause["points"] is not None]
     others = [cause for cause in proved if cause["points"] is None]
@@ -170,11 +174,15 @@ def _proved(record: Record, texts: Texts, values: dict[str, Inline | str]) -> In
         if record["subject"]["kind"] != "recipe":
             probed = any(cause["id"] in _MENDED_BY_A_PROBE for cause in measured)
             key = "diagnosis_verdict.proved-module" + ("-by-probe" if probed else "")
-    if not measured:
-        return texts.rich(f"{key}-without-points", **values)
-    said = texts.rich(key, losses=_losses(measured, texts), **values)
+    if measured:
+        said = texts.rich(key, losses=_losses(measured, texts), **values)
+    elif outside and not others:
+        said = texts.rich("diagnosis_verdict.proved-outside", **values)
+    else:
+        said, others = texts.rich(f"{key}-without-points", **values), []
     if outside:
-        said += plain(" ") + texts.rich("diagnosis.outside", losses=_losses(outside, texts))
+        key = "diagnosis.outside" if "repaired" in values else "diagnosis.outside_one"
+        said += plain(" ") + texts.rich(key, losses=_losses(outside, texts))
     if others:
         names = texts.listing([lost_to(cause, texts) for cause in others])
         said += plain(" ") + texts.rich("diagnosis.also_proved", causes=names)
