@@ -127,8 +127,8 @@ def look_at_learning(history: History, classes: int) -> Finding:
         quarter = max(len(losses) // 4, 2)
         fell, usual = losses[-2] - losses[-1], (losses[-1 - quarter] - losses[-1]) / quarter
         if fell > _FALLING * losses[-1] > 0 and fell >= usual / 2:
-            before, after = round(losses[-2], 3), round(losses[-1], 3)
-            return Finding(21, "suspected", "loss-still-falls", values | {"before": before, "after": after})
+            ends = {"before": round(losses[-2], 3), "after": round(losses[-1], 3)}
+            return Finding(21, "suspected", "loss-still-falls", ends)
     return Finding(21, "could-not-look", "no-head", {})
 
 
