@@ -1,28 +1,33 @@
 """The backbones that come with headstart against an ImageNet backbone and against training from scratch, on CIFAR-10.
 
     python benchmarks/small_images.py --cifar10 DIR --weights DIR [--parts speed,widths,probe,taps,few,budget]
-        [--seeds 3] [--labels 500,5000]
+        [--seeds 3] [--labels 500,5000] [--opponents fast,small32_m-scratch,cnn]
 
 DIR of CIFAR-10 has train/<class>/ and test/<class>/; DIR of weights has mobilenetv2_100.safetensors. Every part is one
 process on one machine; what is compared is measured in turns. Results go to `benchmarks/results/small_images.json` (a
 part that is not asked for keeps what it had), table and figures of docs/small-images.md are written from it by
 `benchmarks/small_images_figures.py`.
 
-speed    images/s of the frozen features on the best engine and batch size of each, five rounds in turns, medians
+speed    images/s of the frozen features in ONNX Runtime, one session on all threads, at the best of three batch sizes of each;
+         five rounds in turns, medians
 probe    linear probe on frozen features with 500, 5,000 and all labels, test accuracy on all 10,000 test images
 widths   images/s of other channel numbers at about the multiply-adds of small32_m and small32_s
 taps     the probe with 5,000 labels on parts of small32_m's features: which map, mean or maximum
-few      fine-tuning with 500 and 5,000 labels against scratch networks that get the same labels and at least the time
-budget   fine-tuning against scratch networks with all labels, ten minutes each
+few      fine-tuning with 500 and 5,000 labels against scratch networks that get the same labels, at least the seconds that
+         fine-tuning took, and at least their own default number of epochs
+budget   fine-tuning with all labels in ten minutes of training, against scratch networks that train at least as long
+
+Of the last two, the results name the opponents that were not run.
 """
 
 import argparse
 import datetime
+import math
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,10 +46,9 @@ from headstart.models.cost import complexity
 from headstart.models.small32 import FAMILY, Small32
 from headstart.randomness import generator
 from headstart.records import ImageSet, Preprocessing, Recipe, Split, TrialResult
-from headstart.study.kinds import Bench
+from headstart.study.kinds import TRAINERS, Bench
 from headstart.study.observer import SilentObserver
 from headstart.study.planning import Overrides, backbone_preprocessing, resolve_recipe
-from headstart.study.prediction import predict_seconds
 from headstart.study.presets import fast_recipe, fine_tune_recipe, probe_recipe, scratch_recipe, small_fine_tune_epochs
 from headstart.study.trial import run_trial
 from headstart.training.features import extract_features
@@ -66,6 +70,20 @@ PEER_SIZES = (32, 96, 160)
 BATCHES = (16, 32, 64)
 ROUNDS, ROUND_SECONDS = 5, 2.0
 BUDGET_SECONDS = 600.0
+OPPONENTS = ("fast", f"{SMALL[0]}-scratch", "cnn")
+"""Both default networks from scratch, and between them the small backbone's own architecture with weights drawn anew."""
+
+PACE_IMAGES = 3000  # chosen: a pace is read from the epochs that so many images make, at least one
+PACE_MARGIN = 1.05  # chosen: epochs differ by a few percent, and an opponent's training must not come out shorter
+ATTEMPTS = 3  # chosen: a training that came out shorter than asked is lengthened by what was missing, and run anew
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Training seconds as a trial counts them: `once` for features, head and what is evaluated before, and `per_epoch`."""
+
+    once: float
+    per_epoch: float
 
 
 def main() -> None:
@@ -76,7 +94,11 @@ def main() -> None:
     parser.add_argument("--parts", default="speed,widths,probe,taps,few,budget")
     parser.add_argument("--seeds", type=int, default=3, help="of the part few")
     parser.add_argument("--labels", default=",".join(map(str, LABELS)), help="of the part few; other rows stay")
+    parser.add_argument("--opponents", default=",".join(OPPONENTS), help="of the parts few and budget")
     arguments = parser.parse_args()
+    opponents = arguments.opponents.split(",")
+    if unknown := sorted(set(opponents) - set(OPPONENTS)):
+        raise SystemExit(f"There is no opponent {', '.join(unknown)}. There are {', '.join(OPPONENTS)}.")
     images = replace(load_images(str(arguments.cifar10)), mirror_safe=True)  # as for the built-in CIFAR-10
     split, _ = make_split(images)
     results: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {}
@@ -86,8 +108,8 @@ def main() -> None:
         "widths": widths,
         "probe": lambda: probes(images, split, arguments.weights),
         "taps": lambda: taps(images, split, arguments.weights),
-        "few": lambda: few_labels(images, split, arguments.weights, arguments.seeds, wanted),
-        "budget": lambda: same_budget(images, split, arguments.weights),
+        "few": lambda: few_labels(images, split, arguments.weights, arguments.seeds, wanted, opponents),
+        "budget": lambda: same_budget(images, split, arguments.weights, opponents),
     }
     RESULTS.parent.mkdir(exist_ok=True)
     for name in arguments.parts.split(","):
@@ -103,6 +125,8 @@ def main() -> None:
                 "seconds": round(time.perf_counter() - started, 1),
                 "environment": describe_environment(CPU),
             }
+            if name in ("few", "budget"):
+                results[name]["not_run"] = not_run(rows)
             write_json(RESULTS, results)  # after each row: what is measured is not lost with what is interrupted
 
 
@@ -224,36 +248,47 @@ def taps(images: ImageSet, split: Split, weights: Path) -> list[dict[str, Any]]:
 
 
 def few_labels(
-    images: ImageSet, split: Split, weights: Path, seeds: int, wanted: list[int]
+    images: ImageSet, split: Split, weights: Path, seeds: int, wanted: list[int], opponents: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """Fine-tuning with few labels against scratch networks with the same labels and at least the same seconds."""
+    """Fine-tuning with few labels against scratch networks with the same labels, at least the same seconds and their own epochs."""
     for labels in wanted:
         part = fewer_labels(images, split, labels)
         backbone = find_backbone(SMALL[0], weights)
         tuned = fine_tune_recipe(SMALL[0], images).with_changes(epochs=small_fine_tune_epochs(labels))
         winners = [_trial(images, part, tuned, backbone, seed) for seed in range(seeds)]
         row = {"labels": labels, **_row(winners)}
-        seconds = row["train_seconds"]
-        print(labels, tuned.name, row["test_accuracy"]["mean"], seconds, flush=True)
+        print(labels, tuned.name, row["test_accuracy"]["mean"], row["train_seconds"], flush=True)
         yield row
-        for scratch, architecture in _scratch_opponents(images, labels):
-            lengthened = _fit_to(seconds, scratch, architecture, images, part)
-            opponents = [_trial(images, part, lengthened, architecture, seed) for seed in range(seeds)]
-            yield _against(labels, opponents, winners)
+        for scratch, architecture in scratch_opponents(images, labels, opponents):
+            results = lasting_trials(row["train_seconds"], scratch, architecture, images, part, seeds)
+            yield _against(labels, results, winners)
 
 
-def same_budget(images: ImageSet, split: Split, weights: Path) -> Iterator[dict[str, Any]]:
-    """All labels, ten minutes of training for each."""
-    backbone = find_backbone(SMALL[0], weights)
-    tuned = _fit_to(BUDGET_SECONDS, fine_tune_recipe(SMALL[0], images), backbone, images, split, least=1)
+def same_budget(images: ImageSet, split: Split, weights: Path, opponents: list[str]) -> Iterator[dict[str, Any]]:
+    """All labels and ten minutes of training; the opponents train at least as long as fine-tuning then did."""
+    backbone, labels = find_backbone(SMALL[0], weights), len(split.train)
+    tuned = fine_tune_recipe(SMALL[0], images)
+    pace = measured_pace(tuned, backbone, images, split)
+    tuned = tuned.with_changes(epochs=max(int((BUDGET_SECONDS - pace.once) / pace.per_epoch), 1))
     winner = _trial(images, split, tuned, backbone, seed=0)
-    row = {"labels": len(split.train), **_row([winner])}
+    row = {"labels": labels, **_row([winner])}
     print(tuned.name, row["test_accuracy"]["mean"], row["train_seconds"], flush=True)
     yield row
-    for scratch, architecture in _scratch_opponents(images, len(split.train)):
-        lengthened = _fit_to(BUDGET_SECONDS, scratch, architecture, images, split, least=1)
-        opponent = _trial(images, split, lengthened, architecture, seed=0)
-        yield _against(len(split.train), [opponent], [winner])
+    for scratch, architecture in scratch_opponents(images, labels, opponents):
+        # One epoch at least, not its own number: of the slower two that would be much more than the budget.
+        results = lasting_trials(row["train_seconds"], scratch, architecture, images, split, seeds=1, least=1)
+        yield _against(labels, results, [winner])
+
+
+def not_run(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The opponents that no row is of, for each number of labels that there are rows of."""
+    found = {(row["labels"], row["name"]) for row in rows}
+    return [
+        {"labels": labels, "name": name}
+        for labels in sorted({labels for labels, _ in found})
+        for name in OPPONENTS
+        if (labels, name) not in found
+    ]
 
 
 def _against(labels: int, opponents: list[TrialResult], winners: list[TrialResult]) -> dict[str, Any]:
@@ -262,24 +297,54 @@ def _against(labels: int, opponents: list[TrialResult], winners: list[TrialResul
     return row
 
 
-def _scratch_opponents(images: ImageSet, labels: int) -> list[tuple[Recipe, Backbone | None]]:
-    """Both default networks from scratch, and between them the small backbone's own architecture with weights drawn anew."""
+def scratch_opponents(images: ImageSet, labels: int, wanted: list[str]) -> list[tuple[Recipe, Backbone | None]]:
+    """Those of `OPPONENTS` that are wanted, each as it is by default for so many labels."""
     plain = scratch_recipe(images)
     same = plain.with_changes(name=f"{SMALL[0]}-scratch", backbone=SMALL[0])
-    # Its batches are those of a set with so many labels: 500 make no steps of 256 images. Its epochs are those of all images,
-    # since they are lengthened to the seconds that fine-tuning took.
-    fast = fast_recipe(images, labels).with_changes(epochs=fast_recipe(images).epochs)
-    return [(fast, None), (same, untrained_backbone(SMALL[0])), (plain, None)]
+    listed = [(fast_recipe(images, labels), None), (same, untrained_backbone(SMALL[0])), (plain, None)]
+    return [(recipe, backbone) for recipe, backbone in listed if recipe.name in wanted]
 
 
-def _fit_to(
-    seconds: float, recipe: Recipe, backbone: Backbone | None, images: ImageSet, split: Split, least: int | None = None
-) -> Recipe:
-    """As many epochs as the seconds allow, at least the recipe's own (or `least`)."""
-    resolved = resolve_recipe(recipe, images, split, backbone, Overrides())
-    cost = predict_seconds(resolved, backbone, images, split, CPU)
-    epochs = int((seconds - cost.shared - cost.fixed) / cost.per_epoch)
-    return recipe.with_changes(epochs=max(epochs, recipe.epochs if least is None else least))
+def measured_pace(recipe: Recipe, backbone: Backbone | None, images: ImageSet, split: Split) -> Pace:
+    """Train for an epoch, or for a few where they are short, and read where the seconds went; nothing is judged."""
+    short = recipe.with_changes(epochs=math.ceil(PACE_IMAGES / len(split.train)))
+    resolved = resolve_recipe(short, images, split, backbone, Overrides())
+    bench = Bench(images, split, CPU, SilentObserver())
+    with tempfile.TemporaryDirectory() as folder:
+        trained = TRAINERS[recipe.kind](bench, resolved, backbone, 0, Path(folder))
+    if trained.fitted is None:
+        raise SystemExit(f"{recipe.name} is not trained in epochs; it has no pace.")
+    epochs = [epoch.seconds for epoch in trained.fitted.history if epoch.epoch]
+    spent = trained.data_seconds + trained.features_seconds + trained.head_seconds + trained.network_seconds
+    return Pace(once=spent - sum(epochs), per_epoch=statistics.median(epochs))
+
+
+def lasting_trials(
+    seconds: float,
+    recipe: Recipe,
+    backbone: Backbone | None,
+    images: ImageSet,
+    split: Split,
+    seeds: int,
+    least: int | None = None,
+) -> list[TrialResult]:
+    """Trials whose median of training seconds is at least `seconds`, with at least the recipe's own epochs (or `least`).
+
+    Training seconds hold each epoch's own evaluation on both sides and the last evaluation, of test, on neither.
+    """
+    pace = measured_pace(recipe, backbone, images, split)
+    epochs = max(
+        math.ceil(PACE_MARGIN * (seconds - pace.once) / pace.per_epoch), recipe.epochs if least is None else least
+    )
+    for _ in range(ATTEMPTS):
+        lengthened = recipe.with_changes(epochs=epochs)
+        results = [_trial(images, split, lengthened, backbone, seed) for seed in range(seeds)]
+        spent = statistics.median(result.cost.train_seconds for result in results)
+        if spent >= seconds:
+            return results
+        print(f"{recipe.name}: {epochs} epochs took {spent:.1f} s of {seconds:.1f}; once more with more", flush=True)
+        epochs = max(math.ceil(PACE_MARGIN * epochs * seconds / spent), epochs + 1)
+    raise SystemExit(f"{recipe.name} came out shorter than {seconds:.1f} s {ATTEMPTS} times: is other work going on?")
 
 
 def fewer_labels(images: ImageSet, split: Split, labels: int) -> Split:

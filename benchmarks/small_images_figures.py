@@ -114,7 +114,8 @@ def fine_tuning_table(part: dict[str, Any]) -> str:
             f"| {row['labels']:,} | {row['name']} | {row['epochs']} | {row['seeds']} | {row['train_seconds']:,.0f} s | "
             f"{_interval(row)} | {gain} |"
         )
-    return "\n".join(lines)
+    missing = [f"`{one['name']}` with {one['labels']:,} labels" for one in part.get("not_run", [])]
+    return "\n".join([*lines, "", f"Not run: {', '.join(missing)}."] if missing else lines)
 
 
 def machine(results: dict[str, Any]) -> str:

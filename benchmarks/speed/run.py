@@ -9,7 +9,7 @@ What is measured runs in a process of its own, ours and the peer's in turns, on 
 are written to `benchmarks/results/speed.json` as soon as they are measured; a row of another name keeps its place.
 `python -m benchmarks.speed.table` writes docs/benchmarks.md from them.
 
-features    images/s of frozen MobileNetV2 at 96, 160 and 224 px against Keras' `predict`
+features    images/s of frozen MobileNetV2 at 96, 160 and 224 px against Keras' `predict`; both networks alone
 transfer    CIFAR-10 at 96 px from files to test accuracy against Keras and plain PyTorch; a second run on cached features
 probe       the linear probe for twelve values of L2 against scikit-learn
 scratch     seconds to 71% test accuracy against the CNN of Keras' tutorial
