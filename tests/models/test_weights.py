@@ -30,25 +30,40 @@ def test_reads_what_the_metadata_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("changes", "said"),
     [
-        ({"mean": "0.5,0.5"}, "breaks the format"),
-        ({"interpolation": "lanczos"}, "lanczos"),
-        ({"timm_kwargs": "not json"}, "breaks the format"),
-        ({"input_size": "large"}, "large"),
+        ({"mean": "0.5,0.5"}, "'mean' in its metadata is '0.5,0.5'; expected three numbers"),
+        ({"std": "0.2,red,0.2"}, "'std' in its metadata is '0.2,red,0.2'; expected three numbers above 0"),
+        ({"std": "0.2,0,0.2"}, "'std' in its metadata is '0.2,0,0.2'; expected three numbers above 0"),
+        ({"mean": "0.5,nan,0.5"}, "'mean' in its metadata is '0.5,nan,0.5'; expected three numbers"),
+        ({"interpolation": "lanczos"}, "'interpolation' in its metadata is 'lanczos'; expected nearest, bilinear or"),
+        ({"timm_kwargs": "not json"}, "'timm_kwargs' in its metadata is 'not json'; expected a JSON object"),
+        ({"timm_kwargs": "[]"}, "'timm_kwargs' in its metadata is '[]'; expected a JSON object"),
+        ({"input_size": "large"}, "'input_size' in its metadata is 'large'; expected a side in pixels"),
+        ({"input_size": "0"}, "'input_size' in its metadata is '0'; expected a side in pixels"),
     ],
 )
-def test_a_broken_field_is_named(tmp_path: Path, changes: dict[str, str], named: str) -> None:
-    with pytest.raises(WeightsError, match=named):
-        read_weights_file(write_tiny_weights(tmp_path, **changes))
+def test_a_broken_field_is_named(tmp_path: Path, changes: dict[str, str], said: str) -> None:
+    path = write_tiny_weights(tmp_path, **changes)
+    with pytest.raises(WeightsError) as caught:
+        read_weights_file(path)
+    assert str(caught.value).startswith(f"{path}: {said}")
+    assert "docs/weights.md" in str(caught.value)
 
 
-def test_metadata_without_an_architecture_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", ["architecture", "input_size", "mean", "std"])
+def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     facts = metadata()
-    del facts["architecture"]
+    del facts[field]
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", metadata=facts)
-    with pytest.raises(WeightsError, match="no 'architecture'"):
+    with pytest.raises(WeightsError, match=f"its metadata has no '{field}'; expected"):
         read_weights_file(tmp_path / "x.safetensors")
+
+
+def test_a_path_that_does_not_exist_is_not_called_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"no file .*mine\.safetensors\. `headstart backbones` lists") as caught:
+        read_weights_file(tmp_path / "mine.safetensors")
+    assert "Replace or remove" not in str(caught.value)
 
 
 def test_a_file_that_is_not_safetensors_is_named(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from headstart.models.weights import (
     hash_of_state,
     load_strictly,
     read_weights_file,
+    three_floats,
     weights_folders,
 )
 from headstart.records import Preprocessing
@@ -308,12 +309,7 @@ def _describe(module: Any, name: str, source: Literal["file", "hub", "random"], 
         preprocessing=Preprocessing(
             native,
             interpolation if interpolation in ("nearest", "bilinear", "bicubic") else "bicubic",
-            _three_floats(config["mean"]),
-            _three_floats(config["std"]),
+            three_floats(config["mean"]),
+            three_floats(config["std"]),
         ),
     )
-
-
-def _three_floats(values: Any) -> tuple[float, float, float]:
-    first, second, third = (float(value) for value in values)
-    return first, second, third

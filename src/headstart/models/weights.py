@@ -5,11 +5,12 @@ The format is written down in `docs/weights.md`. Loading is strict: a missing or
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +23,9 @@ from headstart.records import Preprocessing
 
 BUNDLED_WEIGHTS = Path(__file__).parent.parent / "weights"
 """The folder of the backbones that come with the package; docs/small-images.md says how they were made."""
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+Field = TypeVar("Field")
 
 _NAMED_KEYS = 5  # chosen: enough keys in an error message to recognise a pattern
 
@@ -44,7 +48,7 @@ class WeightsFile:
     architecture: str
     timm_arguments: dict[str, Any]
     input_size: int
-    interpolation: Literal["nearest", "bilinear", "bicubic"]
+    interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     licence: str
@@ -98,33 +102,21 @@ def read_weights_file(path: Path) -> WeightsFile:
     """Read and check a weight file's metadata, without reading its tensors.
 
     Raises:
-        WeightsError: the file is not safetensors, or its metadata breaks the format; the message says which field.
+        WeightsError: there is no such file, it is not safetensors, or its metadata breaks the format; the message says which field.
     """
-    metadata = _read_metadata(path)
-    if "architecture" not in metadata:
-        raise WeightsError(
-            f"{path}: its metadata has no 'architecture' (a timm model name). docs/weights.md shows the format."
-        )
-    interpolation = metadata.get("interpolation", "bilinear")
-    if interpolation not in ("nearest", "bilinear", "bicubic"):
-        raise WeightsError(f"{path}: interpolation is {interpolation!r}; expected nearest, bilinear or bicubic.")
-    try:
-        return WeightsFile(
-            path=path,
-            architecture=metadata["architecture"],
-            timm_arguments=json.loads(metadata.get("timm_kwargs", "{}")),
-            input_size=int(metadata["input_size"]),
-            interpolation=cast(Literal["nearest", "bilinear", "bicubic"], interpolation),
-            mean=_three(metadata["mean"]),
-            std=_three(metadata["std"]),
-            licence=metadata.get("license", ""),
-            pretraining=metadata.get("pretraining", ""),
-            metadata=metadata,
-        )
-    except (KeyError, ValueError) as error:
-        raise WeightsError(
-            f"{path}: its metadata breaks the format at {error}. docs/weights.md shows what is expected."
-        ) from error
+    fields = _Fields(path, _read_metadata(path))
+    return WeightsFile(
+        path=path,
+        architecture=fields.read("architecture", str, "a timm model name"),
+        timm_arguments=fields.read("timm_kwargs", _json_object, "a JSON object", "{}"),
+        input_size=fields.read("input_size", _side, "a side in pixels, 1 or more"),
+        interpolation=fields.read("interpolation", _interpolation, "nearest, bilinear or bicubic", "bilinear"),
+        mean=fields.read("mean", _mean, "three numbers such as 0.5,0.5,0.5"),
+        std=fields.read("std", _std, "three numbers above 0 such as 0.25,0.25,0.25"),
+        licence=fields.metadata.get("license", ""),
+        pretraining=fields.metadata.get("pretraining", ""),
+        metadata=fields.metadata,
+    )
 
 
 def find_weights_file(name: str, folders: list[Path]) -> WeightsFile | None:
@@ -211,7 +203,38 @@ def _with_sorted_header(file: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + file[8 + length :]
 
 
+def three_floats(values: Iterable[Any]) -> tuple[float, float, float]:
+    """Three numbers, one for each channel, from whatever `float` reads.
+
+    Raises:
+        ValueError: they are not three, or not numbers.
+    """
+    first, second, third = (float(value) for value in values)
+    return first, second, third
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """The metadata of the file at a path, read field by field so that an error can name the field."""
+
+    path: Path
+    metadata: dict[str, str]
+
+    def read(self, name: str, parse: Callable[[str], Field], expected: str, default: str | None = None) -> Field:
+        """Parse one field; `parse` raises `ValueError` where the text is not what is `expected`."""
+        text = self.metadata.get(name, default)
+        where = f"expected {expected}. docs/weights.md shows the format."
+        if text is None:
+            raise WeightsError(f"{self.path}: its metadata has no {name!r}; {where}")
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise WeightsError(f"{self.path}: {name!r} in its metadata is {text!r}; {where}") from error
+
+
 def _read_metadata(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise WeightsError(f"There is no file {path.absolute()}. `headstart backbones` lists what is here.")
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
@@ -219,6 +242,35 @@ def _read_metadata(path: Path) -> dict[str, str]:
         raise WeightsError(f"{path} is not a readable safetensors file ({error}). Replace or remove it.") from error
 
 
-def _three(text: str) -> tuple[float, float, float]:
-    first, second, third = (float(part) for part in text.split(","))
-    return first, second, third
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
+def _side(text: str) -> int:
+    side = int(text)
+    if side < 1:
+        raise ValueError("not a size")
+    return side
+
+
+def _interpolation(text: str) -> Interpolation:
+    if text not in get_args(Interpolation):
+        raise ValueError("not an interpolation")
+    return cast(Interpolation, text)
+
+
+def _mean(text: str) -> tuple[float, float, float]:
+    values = three_floats(text.split(","))
+    if not all(map(math.isfinite, values)):
+        raise ValueError("not finite")
+    return values
+
+
+def _std(text: str) -> tuple[float, float, float]:
+    values = _mean(text)
+    if min(values) <= 0:
+        raise ValueError("pixels are divided by it")
+    return values
