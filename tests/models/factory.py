@@ -49,6 +49,29 @@ def write_other_weights(folder: Path, name: str, seed: int) -> Path:
     return path
 
 
+def write_foreign_files(folder: Path) -> dict[str, str]:
+    """Write files that no backbone can be made of, and return by their names a part of what must be said of each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = write_tiny_weights(folder, "whole").read_bytes()
+    (folder / "whole.safetensors").unlink()
+    (folder / "torn.safetensors").write_bytes(whole[: len(whole) // 2])
+    (folder / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n", encoding="utf-8")
+    save_file({"x": torch.zeros(1)}, folder / "model.safetensors", metadata={"format": "pt"})
+    write_tiny_weights(folder, "unheard", architecture="nosuchnet")
+    write_tiny_weights(folder, "argued", timm_kwargs='{"foo": 1}')
+    write_tiny_weights(folder, "fetched", timm_kwargs='{"pretrained": true}')
+    write_tiny_weights(folder, "misfit", architecture="test_resnet")
+    return {
+        "torn": "not a readable safetensors file",
+        "pointer": "not a readable safetensors file",
+        "model": "no 'architecture'",
+        "unheard": "'architecture' in its metadata is 'nosuchnet'",
+        "argued": "'timm_kwargs' {\"foo\": 1}",
+        "fetched": "'timm_kwargs' in its metadata sets pretrained",
+        "misfit": "does not fit",
+    }
+
+
 def bundled_backbone() -> nn.Module:
     """The smaller bundled backbone, loaded as a user of timm would."""
     module: nn.Module = timm.create_model("small32_s", num_classes=0)

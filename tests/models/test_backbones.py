@@ -23,7 +23,7 @@ from headstart.models.backbones import (
     untrained_backbone,
 )
 from headstart.models.weights import BUNDLED_WEIGHTS
-from tests.models.factory import TINY, tiny_state, write_tiny_weights
+from tests.models.factory import TINY, tiny_state, write_foreign_files, write_tiny_weights
 
 
 def _image(size: int = 64) -> torch.Tensor:
@@ -57,6 +57,20 @@ def test_a_file_that_lacks_a_key_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(WeightsError, match=r"conv_head\.weight"):
         find_backbone(TINY, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["unheard", "argued", "fetched", "misfit", "model", "torn"])
+def test_a_file_that_timm_cannot_build_is_refused_with_its_field(tmp_path: Path, name: str) -> None:
+    said = write_foreign_files(tmp_path)[name]
+    with pytest.raises(WeightsError) as caught:
+        find_backbone(str(tmp_path / f"{name}.safetensors"))
+    assert said in str(caught.value)
+    assert f"{name}.safetensors" in str(caught.value)
+
+
+def test_a_bundled_backbone_is_found_beside_files_that_do_not_fit(tmp_path: Path) -> None:
+    write_foreign_files(tmp_path)
+    assert find_backbone("small32_s", tmp_path).path == BUNDLED_WEIGHTS / "small32_s.safetensors"
 
 
 def test_a_name_that_only_a_file_goes_by_is_that_files_path(tmp_path: Path) -> None:

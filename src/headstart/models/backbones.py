@@ -16,14 +16,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from headstart.errors import UsageError, WeightsUnavailableError
+from headstart.models.metadata import three_floats
 from headstart.models.small32 import FAMILY, LARGEST_IMAGE
+from headstart.models.timm_networks import create_network
 from headstart.models.weights import (
     WeightsFile,
     find_weights_file,
     hash_of_state,
     load_strictly,
     read_weights_file,
-    three_floats,
     weights_folders,
 )
 from headstart.records import Preprocessing
@@ -146,10 +147,9 @@ def build_backbone(backbone: Backbone) -> nn.Module:
         return _create_from_hub(backbone.architecture)
     if backbone.path is None:
         raise WeightsUnavailableError(f"Backbone {backbone.name!r} has no pretrained weights to load.")
-    module = timm.create_model(backbone.architecture, num_classes=0, **backbone.timm_arguments)
+    module = create_network(backbone.architecture, backbone.timm_arguments, str(backbone.path))
     load_strictly(module, load_file(backbone.path), str(backbone.path))
-    loaded: nn.Module = module.eval()
-    return loaded
+    return module.eval()
 
 
 def build_random_backbone(backbone: Backbone, seed: int) -> nn.Module:
@@ -233,7 +233,7 @@ def _stages(backbone: nn.Module) -> tuple[list[nn.Module], list[nn.Module], list
 
 
 def _from_file(file: WeightsFile) -> Backbone:
-    module = timm.create_model(file.architecture, num_classes=0, **file.timm_arguments)
+    module = create_network(file.architecture, file.timm_arguments, str(file.path))
     state = load_file(file.path)
     load_strictly(module, state, str(file.path))
     described = _describe(module, file.architecture, "file", hash_of_state(state))
@@ -256,7 +256,7 @@ def _from_hub(name: str, weights_dir: Path | None) -> Backbone:
         raise WeightsUnavailableError(
             f"No pretrained weights for {name!r}: not in {folders}, and the download failed ({type(error).__name__}). "
             f"Connect to the network, or put {name}.safetensors into one of these folders, or name its folder with "
-            "--weights-dir (docs/weights.md shows the format)."
+            "--weights-dir (docs/weights.md shows the format). `headstart backbones` names files there that are not usable."
         ) from error
     return _describe(module, name, "hub", hash_of_state(module.state_dict()))
 

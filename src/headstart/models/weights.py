@@ -5,27 +5,34 @@ The format is written down in `docs/weights.md`. Loading is strict: a missing or
 
 import hashlib
 import json
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
 from headstart.errors import WeightsError
 from headstart.files import cache_folder, canonical_json, written_atomically
+from headstart.models.metadata import (
+    Interpolation,
+    MetadataFields,
+    finite,
+    interpolation,
+    json_object,
+    positive,
+    read_metadata,
+    side,
+)
+from headstart.models.timm_networks import create_network
 from headstart.records import Preprocessing
 
 BUNDLED_WEIGHTS = Path(__file__).parent.parent / "weights"
 """The folder of the backbones that come with the package; docs/small-images.md says how they were made."""
-
-Interpolation = Literal["nearest", "bilinear", "bicubic"]
-Field = TypeVar("Field")
 
 _NAMED_KEYS = 5  # chosen: enough keys in an error message to recognise a pattern
 
@@ -56,12 +63,24 @@ class WeightsFile:
     metadata: dict[str, str]
 
 
+@dataclass(frozen=True)
+class UnusableFile:
+    """A `.safetensors` file in a weight folder that is no backbone, and the reason, which names the file."""
+
+    path: Path
+    reason: str
+
+
 def weights_folders(weights_dir: Path | None = None) -> list[Path]:
-    """Return the folders searched for weight files, in order: `--weights-dir`, `HEADSTART_WEIGHTS`, the cache, the package."""
+    """Return the folders searched for weight files, each once: `--weights-dir`, `HEADSTART_WEIGHTS`, the cache, the package."""
     folders = [weights_dir] if weights_dir is not None else []
     if named := os.environ.get("HEADSTART_WEIGHTS"):
         folders.append(Path(named).expanduser())
-    return [*folders, cache_folder() / "weights", BUNDLED_WEIGHTS]
+    folders += [cache_folder() / "weights", BUNDLED_WEIGHTS]
+    once: dict[Path, Path] = {}
+    for folder in folders:
+        once.setdefault(folder.resolve(), folder)
+    return list(once.values())
 
 
 def write_weights_file(
@@ -104,15 +123,15 @@ def read_weights_file(path: Path) -> WeightsFile:
     Raises:
         WeightsError: there is no such file, it is not safetensors, or its metadata breaks the format; the message says which field.
     """
-    fields = _Fields(path, _read_metadata(path))
+    fields = MetadataFields(path, read_metadata(path))
     return WeightsFile(
         path=path,
         architecture=fields.read("architecture", str, "a timm model name"),
-        timm_arguments=fields.read("timm_kwargs", _json_object, "a JSON object", "{}"),
-        input_size=fields.read("input_size", _side, "a side in pixels, 1 or more"),
-        interpolation=fields.read("interpolation", _interpolation, "nearest, bilinear or bicubic", "bilinear"),
-        mean=fields.read("mean", _mean, "three numbers such as 0.5,0.5,0.5"),
-        std=fields.read("std", _std, "three numbers above 0 such as 0.25,0.25,0.25"),
+        timm_arguments=fields.read("timm_kwargs", json_object, "a JSON object", "{}"),
+        input_size=fields.read("input_size", side, "a side in pixels, 1 or more"),
+        interpolation=fields.read("interpolation", interpolation, "nearest, bilinear or bicubic", "bilinear"),
+        mean=fields.read("mean", finite, "three numbers such as 0.5,0.5,0.5"),
+        std=fields.read("std", positive, "three numbers above 0 such as 0.25,0.25,0.25"),
         licence=fields.metadata.get("license", ""),
         pretraining=fields.metadata.get("pretraining", ""),
         metadata=fields.metadata,
@@ -120,31 +139,50 @@ def read_weights_file(path: Path) -> WeightsFile:
 
 
 def find_weights_file(name: str, folders: list[Path]) -> WeightsFile | None:
-    """Find the weight file for an architecture: by its metadata, or by its file name.
+    """Read the weight file that a name means, as `path_by_name` finds it.
+
+    Raises:
+        WeightsError: that file breaks the format; others in the folders may.
+    """
+    path = path_by_name(name, folders)
+    return None if path is None else read_weights_file(path)
+
+
+def path_by_name(name: str, folders: list[Path]) -> Path | None:
+    """Find the weight file that a name means: by its file name in all folders, and only then by its architecture.
 
     Args:
-        name: timm architecture name, or a file name without `.safetensors`.
+        name: a file name without `.safetensors`, or a timm architecture name.
         folders: searched in order; those that do not exist are passed over.
 
     Returns:
-        The first file that fits, or `None`.
+        The first file of this name, usable or not; without one the first usable file of this architecture; or `None`.
     """
-    for folder in folders:
-        for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
-            metadata = _read_metadata(path)
-            if name in (path.stem, metadata.get("architecture")):
-                return read_weights_file(path)
-    return None
+    paths = _paths_in(folders)
+    of_this_name = (path for path in paths if path.stem == name)
+    return next(of_this_name, None) or next((path for path in paths if _is_usable(path, name)), None)
 
 
 def weight_files(weights_dir: Path | None = None) -> list[WeightsFile]:
     """List every usable weight file in the weight folders."""
-    return [
-        read_weights_file(path)
-        for folder in weights_folders(weights_dir)
-        if folder.is_dir()
-        for path in sorted(folder.glob("*.safetensors"))
-    ]
+    return [file for file in inspect_weight_files(weights_dir) if isinstance(file, WeightsFile)]
+
+
+def inspect_weight_files(weights_dir: Path | None = None) -> list[WeightsFile | UnusableFile]:
+    """Check every weight file in the weight folders, in the order of the search, without reading tensors."""
+    found: list[WeightsFile | UnusableFile] = []
+    for path in _paths_in(weights_folders(weights_dir)):
+        try:
+            found.append(_read_usable(path))
+        except WeightsError as error:
+            found.append(UnusableFile(path, str(error)))
+    return found
+
+
+def shapes_in(path: Path) -> dict[str, torch.Size]:
+    """The shapes of a safetensors file's tensors by their names, without reading the tensors."""
+    with safe_open(path, framework="pt") as tensors:
+        return {name: torch.Size(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 - not a dict
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> None:
@@ -153,29 +191,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], origin: 
     Raises:
         WeightsError: names the missing keys, the unexpected keys, and the shapes that differ.
     """
-    expected = module.state_dict()
-    # A batch counter is bookkeeping of training; files may leave it out.
-    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in expected]
-    misshapen = [
-        f"{key}: expected {tuple(expected[key].shape)}, found {tuple(value.shape)}"
-        for key, value in state.items()
-        if key in expected and expected[key].shape != value.shape
-    ]
-    problems = [
-        f"{len(keys)} {what} ({', '.join(keys[:_NAMED_KEYS])}{', ...' if len(keys) > _NAMED_KEYS else ''})"
-        for what, keys in (
-            ("missing keys", missing),
-            ("unexpected keys", unexpected),
-            ("tensors of another shape", misshapen),
-        )
-        if keys
-    ]
-    if problems:
-        raise WeightsError(
-            f"{origin} does not fit {type(module).__name__}: {'; '.join(problems)}. "
-            "Check the architecture and the timm arguments in the file's metadata."
-        )
+    _require_fit(module, {name: value.shape for name, value in state.items()}, origin)
     module.load_state_dict(dict(state), strict=False)
 
 
@@ -191,6 +207,56 @@ def hash_of_state(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _require_fit(module: nn.Module, found: Mapping[str, torch.Size], origin: str) -> None:
+    """Raise `WeightsError` unless tensors of these names and shapes are a module's state, batch counters apart."""
+    expected = {name: value.shape for name, value in module.state_dict().items()}
+    # A batch counter is bookkeeping of training; files may leave it out.
+    missing = [key for key in expected if key not in found and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in found if key not in expected]
+    misshapen = [
+        f"{key}: expected {tuple(expected[key])}, found {tuple(shape)}"
+        for key, shape in found.items()
+        if key in expected and expected[key] != shape
+    ]
+    problems = [
+        f"{len(keys)} {what} ({', '.join(keys[:_NAMED_KEYS])}{', ...' if len(keys) > _NAMED_KEYS else ''})"
+        for what, keys in (
+            ("missing keys", missing),
+            ("unexpected keys", unexpected),
+            ("tensors of another shape", misshapen),
+        )
+        if keys
+    ]
+    if problems:
+        raise WeightsError(
+            f"{origin} does not fit {type(module).__name__}: {'; '.join(problems)}. "
+            "Check the architecture and the timm arguments in the file's metadata."
+        )
+
+
+def _paths_in(folders: list[Path]) -> list[Path]:
+    return [path for folder in folders for path in sorted(folder.glob("*.safetensors")) if not path.is_dir()]
+
+
+def _is_usable(path: Path, architecture: str) -> bool:
+    try:
+        if read_metadata(path).get("architecture") != architecture:
+            return False
+        _read_usable(path)
+    except WeightsError:  # nobody asked for this very file; `headstart backbones` lists it with the reason
+        return False
+    return True
+
+
+def _read_usable(path: Path) -> WeightsFile:
+    """Read a weight file's metadata, and check that timm makes its network and that its tensors fit there."""
+    file = read_weights_file(path)
+    with torch.device("meta"):  # shapes only: no memory, no random numbers
+        network = create_network(file.architecture, file.timm_arguments, str(path))
+    _require_fit(network, shapes_in(path), str(path))
+    return file
+
+
 def _with_sorted_header(file: bytes) -> bytes:
     """The same safetensors file with its header in one order: the library writes metadata in a random one.
 
@@ -201,76 +267,3 @@ def _with_sorted_header(file: bytes) -> bytes:
     header = canonical_json(json.loads(file[8 : 8 + length])).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + file[8 + length :]
-
-
-def three_floats(values: Iterable[Any]) -> tuple[float, float, float]:
-    """Three numbers, one for each channel, from whatever `float` reads.
-
-    Raises:
-        ValueError: they are not three, or not numbers.
-    """
-    first, second, third = (float(value) for value in values)
-    return first, second, third
-
-
-@dataclass(frozen=True)
-class _Fields:
-    """The metadata of the file at a path, read field by field so that an error can name the field."""
-
-    path: Path
-    metadata: dict[str, str]
-
-    def read(self, name: str, parse: Callable[[str], Field], expected: str, default: str | None = None) -> Field:
-        """Parse one field; `parse` raises `ValueError` where the text is not what is `expected`."""
-        text = self.metadata.get(name, default)
-        where = f"expected {expected}. docs/weights.md shows the format."
-        if text is None:
-            raise WeightsError(f"{self.path}: its metadata has no {name!r}; {where}")
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise WeightsError(f"{self.path}: {name!r} in its metadata is {text!r}; {where}") from error
-
-
-def _read_metadata(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        raise WeightsError(f"There is no file {path.absolute()}. `headstart backbones` lists what is here.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file ({error}). Replace or remove it.") from error
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError("not an object")
-    return value
-
-
-def _side(text: str) -> int:
-    side = int(text)
-    if side < 1:
-        raise ValueError("not a size")
-    return side
-
-
-def _interpolation(text: str) -> Interpolation:
-    if text not in get_args(Interpolation):
-        raise ValueError("not an interpolation")
-    return cast(Interpolation, text)
-
-
-def _mean(text: str) -> tuple[float, float, float]:
-    values = three_floats(text.split(","))
-    if not all(map(math.isfinite, values)):
-        raise ValueError("not finite")
-    return values
-
-
-def _std(text: str) -> tuple[float, float, float]:
-    values = _mean(text)
-    if min(values) <= 0:
-        raise ValueError("pixels are divided by it")
-    return values
