@@ -1,5 +1,6 @@
 """Networks for tests: small weight files of random numbers in the real format, and the bundled backbone."""
 
+import json
 from pathlib import Path
 
 import timm
@@ -46,6 +47,16 @@ def write_other_weights(folder: Path, name: str, seed: int) -> Path:
     """Write a weight file of the same network with other random weights, or over one of this name."""
     path = folder / f"{name}.safetensors"
     save_file(tiny_state(seed), path, metadata=metadata())
+    return path
+
+
+def write_vit(folder: Path, side: int, arguments: str) -> Path:
+    """Write a weight file of timm's tiny transformer, made with these arguments, and return its path."""
+    with torch.random.fork_rng(devices=[]):
+        network = timm.create_model("test_vit", num_classes=0, **json.loads(arguments))
+    path = folder / "vit.safetensors"
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(state, path, metadata=metadata(architecture="test_vit", input_size=str(side), timm_kwargs=arguments))
     return path
 
 

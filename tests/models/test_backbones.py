@@ -22,8 +22,8 @@ from headstart.models.backbones import (
     split_for_fine_tuning,
     untrained_backbone,
 )
-from headstart.models.weights import BUNDLED_WEIGHTS
-from tests.models.factory import TINY, tiny_state, write_foreign_files, write_tiny_weights
+from headstart.models.weights import BUNDLED_WEIGHTS, weight_files
+from tests.models.factory import TINY, tiny_state, write_foreign_files, write_tiny_weights, write_vit
 
 
 def _image(size: int = 64) -> torch.Tensor:
@@ -156,6 +156,28 @@ def test_input_size_follows_data_and_backbone(canvas: int, expected: int) -> Non
 
 def test_a_small_backbone_is_not_fed_more_than_it_was_made_for() -> None:
     assert default_input_size(32, 64) == 64
+
+
+def test_a_network_of_one_size_says_so(tmp_path: Path) -> None:
+    assert untrained_backbone("test_vit").fixed_size
+    assert not untrained_backbone(TINY).fixed_size
+    sized = {"": 160, '{"img_size": 96}': 96, '{"img_size": [64, 64]}': 64}
+    for arguments, side in sized.items():
+        path = write_vit(tmp_path, side, arguments or "{}")
+        backbone = find_backbone(str(path))
+        assert (backbone.fixed_size, backbone.native_size) == (True, side)
+        assert build_backbone(backbone)(torch.zeros(1, 3, side, side)).shape == (1, backbone.features)
+    path = write_vit(tmp_path, 96, '{"dynamic_img_size": true}')
+    free = find_backbone(str(path))
+    assert not free.fixed_size
+    assert build_backbone(free)(torch.zeros(1, 3, 128, 128)).shape == (1, free.features)
+
+
+def test_a_file_that_says_another_size_than_its_networks_only_one_is_refused(tmp_path: Path) -> None:
+    path = write_vit(tmp_path, 96, "{}")
+    with pytest.raises(WeightsError, match="'input_size' in its metadata is 96, but test_vit takes 160 px only"):
+        find_backbone(str(path))
+    assert path not in [file.path for file in weight_files(tmp_path)]
 
 
 @pytest.mark.parametrize("name", [TINY, "test_resnet", "mobilenetv2_035"])

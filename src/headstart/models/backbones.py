@@ -18,12 +18,13 @@ from torch import nn
 from headstart.errors import UsageError, WeightsUnavailableError
 from headstart.models.metadata import three_floats
 from headstart.models.small32 import FAMILY, LARGEST_IMAGE
-from headstart.models.timm_networks import create_network
+from headstart.models.timm_networks import create_network, fixed_side
 from headstart.models.weights import (
     WeightsFile,
     find_weights_file,
     hash_of_state,
     load_strictly,
+    network_of,
     read_weights_file,
     weights_folders,
 )
@@ -58,6 +59,7 @@ class Backbone:
         features: width of its pooled output.
         preprocessing: at its native size.
         path: of the weight file, where there is one.
+        fixed_size: whether it takes images of its native size only, as many transformers do.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Backbone:
     features: int
     preprocessing: Preprocessing
     path: Path | None = field(default=None, compare=False)
+    fixed_size: bool = False
 
 
 def find_backbone(name: str, weights_dir: Path | None = None) -> Backbone:
@@ -233,13 +236,14 @@ def _stages(backbone: nn.Module) -> tuple[list[nn.Module], list[nn.Module], list
 
 
 def _from_file(file: WeightsFile) -> Backbone:
-    module = create_network(file.architecture, file.timm_arguments, str(file.path))
+    module = network_of(file)
     state = load_file(file.path)
     load_strictly(module, state, str(file.path))
     described = _describe(module, file.architecture, "file", hash_of_state(state))
     return replace(
         described,
         timm_arguments=file.timm_arguments,
+        fixed_size=fixed_side(module, file.timm_arguments) is not None,
         licence=file.licence,
         pretraining=file.pretraining,
         native_size=file.input_size,
@@ -312,4 +316,5 @@ def _describe(module: Any, name: str, source: Literal["file", "hub", "random"], 
             three_floats(config["mean"]),
             three_floats(config["std"]),
         ),
+        fixed_size=fixed_side(module, {}) is not None,
     )

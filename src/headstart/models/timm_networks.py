@@ -50,3 +50,17 @@ def create_network(architecture: str, arguments: Mapping[str, Any], origin: str)
             f"({type(error).__name__}: {error}). docs/weights.md shows the format."
         ) from error
     return network
+
+
+def fixed_side(network: Any, arguments: Mapping[str, Any]) -> int | None:
+    """The only side, in pixels, that one of timm's networks takes; `None` where it takes others too.
+
+    Args:
+        network: made by timm; its `pretrained_cfg` says whether its positions belong to one size.
+        arguments: that it was made with; some of them choose the size, or set it free.
+    """
+    config = network.pretrained_cfg
+    if not config.get("fixed_input_size") or arguments.get("dynamic_img_size"):
+        return None
+    size = arguments.get("img_size", config["input_size"][-1])
+    return int(size if isinstance(size, int) else size[-1])

@@ -28,7 +28,7 @@ from headstart.models.metadata import (
     read_metadata,
     side,
 )
-from headstart.models.timm_networks import create_network
+from headstart.models.timm_networks import create_network, fixed_side
 from headstart.records import Preprocessing
 
 BUNDLED_WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -185,6 +185,22 @@ def shapes_in(path: Path) -> dict[str, torch.Size]:
         return {name: torch.Size(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 - not a dict
 
 
+def network_of(file: WeightsFile) -> nn.Module:
+    """Make the network that a weight file describes, without classifier, with freshly drawn weights.
+
+    Raises:
+        WeightsError: timm cannot make it, or it takes images of another size only than the file says.
+    """
+    network = create_network(file.architecture, file.timm_arguments, str(file.path))
+    only = fixed_side(network, file.timm_arguments)
+    if only not in (None, file.input_size):
+        raise WeightsError(
+            f"{file.path}: 'input_size' in its metadata is {file.input_size}, but {file.architecture} takes {only} px only. "
+            "Correct it, or give the network's size in 'timm_kwargs' as img_size."
+        )
+    return network
+
+
 def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> None:
     """Load a state dict into a module; every key and shape must fit.
 
@@ -252,7 +268,7 @@ def _read_usable(path: Path) -> WeightsFile:
     """Read a weight file's metadata, and check that timm makes its network and that its tensors fit there."""
     file = read_weights_file(path)
     with torch.device("meta"):  # shapes only: no memory, no random numbers
-        network = create_network(file.architecture, file.timm_arguments, str(path))
+        network = network_of(file)
     _require_fit(network, shapes_in(path), str(path))
     return file
 
