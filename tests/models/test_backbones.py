@@ -158,6 +158,13 @@ def test_a_small_backbone_is_not_fed_more_than_it_was_made_for() -> None:
     assert default_input_size(32, 64) == 64
 
 
+@pytest.mark.parametrize(("canvas", "native", "expected"), [(28, 28, 28), (20, 28, 28), (30, 28, 32), (35, 35, 35)])
+def test_a_small_backbone_sees_its_own_size_where_the_images_are_no_larger(
+    canvas: int, native: int, expected: int
+) -> None:
+    assert default_input_size(canvas, native) == expected
+
+
 def test_a_network_of_one_size_says_so(tmp_path: Path) -> None:
     assert untrained_backbone("test_vit").fixed_size
     assert not untrained_backbone(TINY).fixed_size
