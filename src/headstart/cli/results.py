@@ -12,6 +12,8 @@ import typer
 from headstart.cli.app import Language, Runs, app
 from headstart.errors import HeadstartError
 
+_SHORT_NAME = 21  # characters of mobilenetv3_large_100, the longest of the names that are suggested
+
 
 @app.command()
 def report(
@@ -112,7 +114,8 @@ def backbones(
         return
     console = Console()
     table = Table(box=box.SIMPLE)
-    table.add_column(texts.get("cli.backbones_name"), no_wrap=True)
+    # A file's path may be longer than the terminal: it is folded before the columns beside it are cut.
+    table.add_column(texts.get("cli.backbones_name"), overflow="fold", min_width=_SHORT_NAME)
     for key, justify in (
         ("origin", "left"),
         ("size", "right"),
