@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.models.factory import TINY, write_tiny_weights
+from tests.models.factory import TINY, write_foreign_files, write_tiny_weights
 
 
 class Terminal:
@@ -146,11 +146,32 @@ def test_env_says_what_is_there_in_both_languages(terminal: Terminal) -> None:
     assert "Carpeta de caché" in spanish.stdout
 
 
+def test_files_that_are_no_backbones_are_named_in_both_languages_and_disturb_nothing(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    reasons = write_foreign_files(tmp_path)
+    folder = ("--weights-dir", tmp_path)
+    for language, said in (("C", "Not usable: "), ("es_ES.UTF-8", "No se puede usar: ")):
+        done = terminal("backbones", *folder, LANG=language)
+        assert done.returncode == 0, done.stderr
+        lines = [line for line in done.stdout.splitlines() if line.startswith(said)]
+        assert len(lines) == len(reasons)
+        for name, reason in reasons.items():
+            assert any(f"{name}.safetensors" in line and reason in line for line in lines)
+        environment = terminal("env", *folder, LANG=language)
+        assert environment.returncode == 0, environment.stderr
+        assert "torn.safetensors" in environment.stdout
+    as_json = terminal("backbones", *folder, "--json")
+    assert {entry["name"] for entry in json.loads(as_json.stdout)} >= {"small32_m", TINY}
+    assert as_json.stderr.count("Not usable: ") == len(reasons)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "named"),
     [
         (("compare", "no-such-folder"), 2, "no-such-folder"),
         (("compare", "digits", "--backbone", "mobilenet_v2_100"), 2, "mobilenetv2_100"),
+        (("compare", "digits", "--backbone", "typo.safetensors"), 4, "There is no file"),
         (("compare", "digits", "--budget", "soon"), 2, "10m"),
         (("compare", "digits", "--epochs", "2", "--budget", "1m"), 2, "Give one of them"),
         (("compare", "digits", "--device", "tpu"), 2, "auto, cpu, cuda or mps"),

@@ -1,5 +1,6 @@
 """Networks for tests: small weight files of random numbers in the real format, and the bundled backbone."""
 
+import json
 from pathlib import Path
 
 import timm
@@ -47,6 +48,39 @@ def write_other_weights(folder: Path, name: str, seed: int) -> Path:
     path = folder / f"{name}.safetensors"
     save_file(tiny_state(seed), path, metadata=metadata())
     return path
+
+
+def write_vit(folder: Path, side: int, arguments: str) -> Path:
+    """Write a weight file of timm's tiny transformer, made with these arguments, and return its path."""
+    with torch.random.fork_rng(devices=[]):
+        network = timm.create_model("test_vit", num_classes=0, **json.loads(arguments))
+    path = folder / "vit.safetensors"
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(state, path, metadata=metadata(architecture="test_vit", input_size=str(side), timm_kwargs=arguments))
+    return path
+
+
+def write_foreign_files(folder: Path) -> dict[str, str]:
+    """Write files that no backbone can be made of, and return by their names a part of what must be said of each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = write_tiny_weights(folder, "whole").read_bytes()
+    (folder / "whole.safetensors").unlink()
+    (folder / "torn.safetensors").write_bytes(whole[: len(whole) // 2])
+    (folder / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n", encoding="utf-8")
+    save_file({"x": torch.zeros(1)}, folder / "model.safetensors", metadata={"format": "pt"})
+    write_tiny_weights(folder, "unheard", architecture="nosuchnet")
+    write_tiny_weights(folder, "argued", timm_kwargs='{"foo": 1}')
+    write_tiny_weights(folder, "fetched", timm_kwargs='{"pretrained": true}')
+    write_tiny_weights(folder, "misfit", architecture="test_resnet")
+    return {
+        "torn": "not a readable safetensors file",
+        "pointer": "not a readable safetensors file",
+        "model": "no 'architecture'",
+        "unheard": "'architecture' in its metadata is 'nosuchnet'",
+        "argued": "'timm_kwargs' {\"foo\": 1}",
+        "fetched": "'timm_kwargs' in its metadata sets pretrained",
+        "misfit": "does not fit",
+    }
 
 
 def bundled_backbone() -> nn.Module:

@@ -22,8 +22,8 @@ from headstart.models.backbones import (
     split_for_fine_tuning,
     untrained_backbone,
 )
-from headstart.models.weights import BUNDLED_WEIGHTS
-from tests.models.factory import TINY, tiny_state, write_tiny_weights
+from headstart.models.weights import BUNDLED_WEIGHTS, weight_files
+from tests.models.factory import TINY, tiny_state, write_foreign_files, write_tiny_weights, write_vit
 
 
 def _image(size: int = 64) -> torch.Tensor:
@@ -57,6 +57,20 @@ def test_a_file_that_lacks_a_key_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(WeightsError, match=r"conv_head\.weight"):
         find_backbone(TINY, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["unheard", "argued", "fetched", "misfit", "model", "torn"])
+def test_a_file_that_timm_cannot_build_is_refused_with_its_field(tmp_path: Path, name: str) -> None:
+    said = write_foreign_files(tmp_path)[name]
+    with pytest.raises(WeightsError) as caught:
+        find_backbone(str(tmp_path / f"{name}.safetensors"))
+    assert said in str(caught.value)
+    assert f"{name}.safetensors" in str(caught.value)
+
+
+def test_a_bundled_backbone_is_found_beside_files_that_do_not_fit(tmp_path: Path) -> None:
+    write_foreign_files(tmp_path)
+    assert find_backbone("small32_s", tmp_path).path == BUNDLED_WEIGHTS / "small32_s.safetensors"
 
 
 def test_a_name_that_only_a_file_goes_by_is_that_files_path(tmp_path: Path) -> None:
@@ -142,6 +156,35 @@ def test_input_size_follows_data_and_backbone(canvas: int, expected: int) -> Non
 
 def test_a_small_backbone_is_not_fed_more_than_it_was_made_for() -> None:
     assert default_input_size(32, 64) == 64
+
+
+@pytest.mark.parametrize(("canvas", "native", "expected"), [(28, 28, 28), (20, 28, 28), (30, 28, 32), (35, 35, 35)])
+def test_a_small_backbone_sees_its_own_size_where_the_images_are_no_larger(
+    canvas: int, native: int, expected: int
+) -> None:
+    assert default_input_size(canvas, native) == expected
+
+
+def test_a_network_of_one_size_says_so(tmp_path: Path) -> None:
+    assert untrained_backbone("test_vit").fixed_size
+    assert not untrained_backbone(TINY).fixed_size
+    sized = {"": 160, '{"img_size": 96}': 96, '{"img_size": [64, 64]}': 64}
+    for arguments, side in sized.items():
+        path = write_vit(tmp_path, side, arguments or "{}")
+        backbone = find_backbone(str(path))
+        assert (backbone.fixed_size, backbone.native_size) == (True, side)
+        assert build_backbone(backbone)(torch.zeros(1, 3, side, side)).shape == (1, backbone.features)
+    path = write_vit(tmp_path, 96, '{"dynamic_img_size": true}')
+    free = find_backbone(str(path))
+    assert not free.fixed_size
+    assert build_backbone(free)(torch.zeros(1, 3, 128, 128)).shape == (1, free.features)
+
+
+def test_a_file_that_says_another_size_than_its_networks_only_one_is_refused(tmp_path: Path) -> None:
+    path = write_vit(tmp_path, 96, "{}")
+    with pytest.raises(WeightsError, match="'input_size' in its metadata is 96, but test_vit takes 160 px only"):
+        find_backbone(str(path))
+    assert path not in [file.path for file in weight_files(tmp_path)]
 
 
 @pytest.mark.parametrize("name", [TINY, "test_resnet", "mobilenetv2_035"])

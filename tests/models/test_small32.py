@@ -9,6 +9,7 @@ import torch
 
 from headstart.errors import WeightsUnavailableError
 from headstart.models.backbones import build_backbone, find_backbone, made_for_small_images
+from headstart.models.cost import complexity
 from headstart.models.small32 import FAMILY, ResidualBlock, Small32
 from headstart.models.weights import BUNDLED_WEIGHTS, hash_of_state, read_weights_file
 
@@ -18,6 +19,16 @@ def test_timm_builds_it_by_name(name: str) -> None:
     network = timm.create_model(name, num_classes=0)
     assert isinstance(network, Small32)
     assert network.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, network.num_features)
+
+
+def test_the_widths_cost_what_is_said_of_them() -> None:
+    sizes = [complexity(Small32(channels), 32) for channels in FAMILY.values()]
+    assert [size.macs for size in sizes] == [12_828_672, 42_246_144, 87_146_496]
+    assert [size.parameters for size in sizes] == [461_312, 1_440_768, 2_948_976]
+    # By hand, the widest: 9 (kernel) x channels in x channels out x positions, layer by layer.
+    stem, stage1 = 9 * 3 * 48 * 32**2, 9 * 48 * 96 * 16**2
+    stage2, stage3 = 9 * (96 * 160 + 2 * 160**2) * 8**2, 9 * (160 * 320 + 2 * 320**2) * 4**2
+    assert stem + stage1 + stage2 + stage3 == 87_146_496
 
 
 @pytest.mark.parametrize(("side", "last"), [(28, 4), (32, 4), (64, 8)])

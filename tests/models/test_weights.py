@@ -10,15 +10,19 @@ from safetensors.torch import load_file, save_file
 from headstart.errors import WeightsError
 from headstart.models.weights import (
     BUNDLED_WEIGHTS,
+    UnusableFile,
     find_weights_file,
     hash_of_state,
+    inspect_weight_files,
     load_strictly,
+    path_by_name,
     read_weights_file,
     weight_files,
+    weights_folders,
     write_weights_file,
 )
 from headstart.records import Preprocessing
-from tests.models.factory import TINY, metadata, tiny_state, write_tiny_weights
+from tests.models.factory import TINY, metadata, tiny_state, write_foreign_files, write_tiny_weights
 
 
 def test_reads_what_the_metadata_says(tmp_path: Path) -> None:
@@ -30,25 +34,40 @@ def test_reads_what_the_metadata_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("changes", "said"),
     [
-        ({"mean": "0.5,0.5"}, "breaks the format"),
-        ({"interpolation": "lanczos"}, "lanczos"),
-        ({"timm_kwargs": "not json"}, "breaks the format"),
-        ({"input_size": "large"}, "large"),
+        ({"mean": "0.5,0.5"}, "'mean' in its metadata is '0.5,0.5'; expected three numbers"),
+        ({"std": "0.2,red,0.2"}, "'std' in its metadata is '0.2,red,0.2'; expected three numbers above 0"),
+        ({"std": "0.2,0,0.2"}, "'std' in its metadata is '0.2,0,0.2'; expected three numbers above 0"),
+        ({"mean": "0.5,nan,0.5"}, "'mean' in its metadata is '0.5,nan,0.5'; expected three numbers"),
+        ({"interpolation": "lanczos"}, "'interpolation' in its metadata is 'lanczos'; expected nearest, bilinear or"),
+        ({"timm_kwargs": "not json"}, "'timm_kwargs' in its metadata is 'not json'; expected a JSON object"),
+        ({"timm_kwargs": "[]"}, "'timm_kwargs' in its metadata is '[]'; expected a JSON object"),
+        ({"input_size": "large"}, "'input_size' in its metadata is 'large'; expected a side in pixels"),
+        ({"input_size": "0"}, "'input_size' in its metadata is '0'; expected a side in pixels"),
     ],
 )
-def test_a_broken_field_is_named(tmp_path: Path, changes: dict[str, str], named: str) -> None:
-    with pytest.raises(WeightsError, match=named):
-        read_weights_file(write_tiny_weights(tmp_path, **changes))
+def test_a_broken_field_is_named(tmp_path: Path, changes: dict[str, str], said: str) -> None:
+    path = write_tiny_weights(tmp_path, **changes)
+    with pytest.raises(WeightsError) as caught:
+        read_weights_file(path)
+    assert str(caught.value).startswith(f"{path}: {said}")
+    assert "docs/weights.md" in str(caught.value)
 
 
-def test_metadata_without_an_architecture_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", ["architecture", "input_size", "mean", "std"])
+def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     facts = metadata()
-    del facts["architecture"]
+    del facts[field]
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", metadata=facts)
-    with pytest.raises(WeightsError, match="no 'architecture'"):
+    with pytest.raises(WeightsError, match=f"its metadata has no '{field}'; expected"):
         read_weights_file(tmp_path / "x.safetensors")
+
+
+def test_a_path_that_does_not_exist_is_not_called_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"no file .*mine\.safetensors\. `headstart backbones` lists") as caught:
+        read_weights_file(tmp_path / "mine.safetensors")
+    assert "Replace or remove" not in str(caught.value)
 
 
 def test_a_file_that_is_not_safetensors_is_named(tmp_path: Path) -> None:
@@ -67,6 +86,50 @@ def test_found_by_architecture_and_by_file_name(tmp_path: Path, monkeypatch: pyt
         assert found.path == path
     assert find_weights_file("other", [tmp_path / "weights"]) is None
     assert [file.path for file in weight_files() if file.path.parent != BUNDLED_WEIGHTS] == [path]
+
+
+def test_a_files_name_comes_before_an_architecture_in_whichever_folder(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    better, named = write_tiny_weights(first, "better"), write_tiny_weights(first)
+    assert path_by_name(TINY, [first]) == named
+    named = named.rename(write_tiny_weights(second))
+    assert path_by_name(TINY, [first, second]) == named
+    assert path_by_name("better", [second, first]) == better
+    named.unlink()
+    assert path_by_name(TINY, [first, second]) == better
+
+
+def test_a_folder_is_searched_once_however_it_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tiny_weights(tmp_path)
+    monkeypatch.setenv("HEADSTART_WEIGHTS", str(tmp_path / "x" / ".."))
+    (tmp_path / "x").mkdir()
+    assert [file.path for file in weight_files(tmp_path) if file.path.parent != BUNDLED_WEIGHTS] == [path]
+    assert weights_folders(BUNDLED_WEIGHTS)[0] == BUNDLED_WEIGHTS
+    assert weights_folders(BUNDLED_WEIGHTS).count(BUNDLED_WEIGHTS) == 1
+
+
+def test_files_that_do_not_fit_are_told_with_the_reason_and_disturb_nothing(tmp_path: Path) -> None:
+    reasons = write_foreign_files(tmp_path)
+    mine = write_tiny_weights(tmp_path, "zz")
+    unusable = {
+        file.path.stem: file.reason for file in inspect_weight_files(tmp_path) if isinstance(file, UnusableFile)
+    }
+    assert unusable.keys() == reasons.keys()
+    for name, said in reasons.items():
+        assert said in unusable[name]
+        assert str(tmp_path / f"{name}.safetensors") in unusable[name]
+    assert [file.path for file in weight_files(tmp_path) if file.path.parent != BUNDLED_WEIGHTS] == [mine]
+    found = find_weights_file(TINY, weights_folders(tmp_path))  # "argued" and "fetched" say that they are of it
+    assert found is not None
+    assert found.path == mine
+    assert find_weights_file("nosuchnet", [tmp_path]) is None
+
+
+def test_a_file_that_does_not_fit_is_an_error_where_it_is_asked_for(tmp_path: Path) -> None:
+    write_foreign_files(tmp_path)
+    write_tiny_weights(tmp_path, "usable")
+    with pytest.raises(WeightsError, match=r"torn\.safetensors is not a readable safetensors file"):
+        find_weights_file("torn", [tmp_path])
 
 
 def test_missing_unexpected_and_misshapen_keys_are_named() -> None:

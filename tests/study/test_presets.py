@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from headstart.records import ImageSet
-from headstart.study.presets import fast_recipe
+from headstart.study.presets import fast_recipe, shown_names
 
 
 def _images(count: int, mirror_safe: bool = True) -> ImageSet:
@@ -36,3 +36,19 @@ def test_the_fast_network_makes_a_few_hundred_steps_with_few_images(count: int, 
 def test_the_fast_network_mirrors_only_what_may_be_mirrored() -> None:
     assert fast_recipe(_images(1_000)).augmentation == "shift-alternate"
     assert fast_recipe(_images(1_000, mirror_safe=False)).augmentation == "shift"
+
+
+def test_backbones_that_are_called_alike_are_told_apart() -> None:
+    assert shown_names(["small32_m", "runs/small32_m.safetensors", "b/mine.safetensors"]) == {
+        "small32_m": "small32_m",
+        "runs/small32_m.safetensors": "small32_m-file",
+        "b/mine.safetensors": "mine",
+    }
+    # An architecture keeps its name wherever it stands; of several files the first does.
+    assert shown_names(["a/x.safetensors", "b/x.safetensors", "x", "c/y.safetensors", "d/y.safetensors"]) == {
+        "x": "x",
+        "a/x.safetensors": "x-file",
+        "b/x.safetensors": "x-file2",
+        "c/y.safetensors": "y",
+        "d/y.safetensors": "y-file",
+    }

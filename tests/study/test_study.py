@@ -25,6 +25,7 @@ from headstart.records import NotRun, Recipe, TrialResult, trial_identity
 from headstart.study.ledger import Ledger, list_runs, open_run
 from headstart.study.observer import SilentObserver
 from headstart.study.planning import Plan
+from headstart.study.presets import default_recipes
 from headstart.study.run import StudyOutcome, StudyRequest, run_study
 from headstart.training.callbacks import Callback
 from headstart.training.engine import Training
@@ -217,6 +218,22 @@ def test_two_files_of_one_architecture_are_kept_apart(tmp_path: Path) -> None:
         assert retrained.ledger.folder.name == f"digits-{number}"
         assert notes.read == []
     assert _run(request)[1].ran == []
+
+
+def test_a_file_is_compared_with_the_backbone_whose_name_it_has(tmp_path: Path) -> None:
+    path = write_other_weights(tmp_path, TINY, seed=1)
+    request = _request(tmp_path, backbones=(TINY, str(path)), recipes=(f"{TINY}-probe", f"{TINY}-file-probe"))
+    outcome, _ = _run(request)
+    hashes = [find_backbone(str(file)).weights_sha256 for file in (tmp_path / "weights" / path.name, path)]
+    assert hashes[0] != hashes[1]
+    assert [recipe.planned.recipe.weights_sha256 for recipe in outcome.recipes] == hashes
+    # The default contest and the classroom's name them in the same way.
+    defaults = [recipe.name for recipe in default_recipes(outcome.images, list(request.backbones))]
+    assert {f"{TINY}-finetune", f"{TINY}-file-finetune", f"random-features-{TINY}-file"} <= set(defaults)
+    _, notes = _run(replace(request, recipes=(), preset="classroom"))
+    assert {f"classroom-{TINY}", f"classroom-{TINY}-file"} <= set(notes.ran)
+    with pytest.raises(UsageError, match="Name each recipe and each backbone once"):
+        _run(replace(request, recipes=(f"{TINY}-probe", f"{TINY}-probe")))
 
 
 def test_a_small_backbone_named_by_its_file_is_fine_tuned_as_one(tmp_path: Path) -> None:

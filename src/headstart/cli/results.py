@@ -12,6 +12,8 @@ import typer
 from headstart.cli.app import Language, Runs, app
 from headstart.errors import HeadstartError
 
+_SHORT_NAME = 21  # characters of mobilenetv3_large_100, the longest of the names that are suggested
+
 
 @app.command()
 def report(
@@ -90,7 +92,10 @@ def backbones(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of the table.")] = False,
     lang: Language = None,
 ) -> None:
-    """List the backbones that can be used: from where, made for which size, how big, which licence, what is here already."""
+    """List the backbones that can be used: from where, made for which size, how big, which licence, what is here already.
+
+    Weight files that cannot be used are named below, each with the reason.
+    """
     from dataclasses import asdict
 
     from rich import box
@@ -102,12 +107,15 @@ def backbones(
 
     texts = Texts(resolve_language(lang))
     found = list_backbones(weights_dir)
+    unusable = [texts.get("cli.backbones_unusable", reason=file.reason) for file in found.unusable]
     if as_json:
-        typer.echo(json.dumps([asdict(entry) for entry in found], ensure_ascii=False, indent=2, default=str))
+        typer.echo(json.dumps([asdict(entry) for entry in found.entries], ensure_ascii=False, indent=2, default=str))
+        typer.echo("".join(f"{line}\n" for line in unusable), err=True, nl=False)
         return
     console = Console()
     table = Table(box=box.SIMPLE)
-    table.add_column(texts.get("cli.backbones_name"), no_wrap=True)
+    # A file's path may be longer than the terminal: it is folded before the columns beside it are cut.
+    table.add_column(texts.get("cli.backbones_name"), overflow="fold", min_width=_SHORT_NAME)
     for key, justify in (
         ("origin", "left"),
         ("size", "right"),
@@ -116,7 +124,7 @@ def backbones(
         ("licence", "left"),
     ):
         table.add_column(texts.get(f"cli.backbones_{key}"), justify=justify)  # type: ignore[arg-type]
-    for entry in found:
+    for entry in found.entries:
         table.add_row(
             entry.name,
             texts.get(f"cli.backbones_{entry.origin}_here" if entry.here else "cli.backbones_download"),
@@ -126,6 +134,8 @@ def backbones(
             entry.licence or "–",
         )
     console.print(table)
+    for line in unusable:
+        console.print(line, style="red", markup=False, soft_wrap=True)
     console.print(texts.get("cli.backbones_note"), markup=False)
 
 
@@ -149,10 +159,7 @@ def env(
         rows = describe_environment(choose_device()) | {"devices": ", ".join(available_devices())}
     rows |= folders()
     if not problems:
-        from headstart.models.weights import weight_files
-
-        found = weight_files(weights_dir)
-        rows["weight files"] = ", ".join(f"{file.architecture} ({file.path})" for file in found)
+        rows |= _weight_files(weights_dir)
     for key, value in rows.items():
         table.add_row(texts.get(f"cli.env_{key.replace('-', '_').replace(' ', '_')}"), str(value))
     console.print(table)
@@ -162,6 +169,17 @@ def env(
     if problems:
         raise typer.Exit(5)
     console.print(texts.get("cli.all_well"), style="green")
+
+
+def _weight_files(weights_dir: Path | None) -> dict[str, str]:
+    """What `env` says of the weight folders: the files that are backbones, and those that are not."""
+    from headstart.models.weights import UnusableFile, inspect_weight_files
+
+    files = inspect_weight_files(weights_dir)
+    unusable = [str(file.path) for file in files if isinstance(file, UnusableFile)]
+    usable = [f"{file.architecture} ({file.path})" for file in files if not isinstance(file, UnusableFile)]
+    rows = {"weight files": ", ".join(usable)}
+    return rows | ({"unusable files": ", ".join(unusable)} if unusable else {})
 
 
 def _image_files(paths: list[Path]) -> list[Path]:

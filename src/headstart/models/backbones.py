@@ -16,12 +16,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from headstart.errors import UsageError, WeightsUnavailableError
+from headstart.models.metadata import three_floats
 from headstart.models.small32 import FAMILY, LARGEST_IMAGE
+from headstart.models.timm_networks import create_network, fixed_side
 from headstart.models.weights import (
     WeightsFile,
     find_weights_file,
     hash_of_state,
     load_strictly,
+    network_of,
     read_weights_file,
     weights_folders,
 )
@@ -56,6 +59,7 @@ class Backbone:
         features: width of its pooled output.
         preprocessing: at its native size.
         path: of the weight file, where there is one.
+        fixed_size: whether it takes images of its native size only, as many transformers do.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Backbone:
     features: int
     preprocessing: Preprocessing
     path: Path | None = field(default=None, compare=False)
+    fixed_size: bool = False
 
 
 def find_backbone(name: str, weights_dir: Path | None = None) -> Backbone:
@@ -145,10 +150,9 @@ def build_backbone(backbone: Backbone) -> nn.Module:
         return _create_from_hub(backbone.architecture)
     if backbone.path is None:
         raise WeightsUnavailableError(f"Backbone {backbone.name!r} has no pretrained weights to load.")
-    module = timm.create_model(backbone.architecture, num_classes=0, **backbone.timm_arguments)
+    module = create_network(backbone.architecture, backbone.timm_arguments, str(backbone.path))
     load_strictly(module, load_file(backbone.path), str(backbone.path))
-    loaded: nn.Module = module.eval()
-    return loaded
+    return module.eval()
 
 
 def build_random_backbone(backbone: Backbone, seed: int) -> nn.Module:
@@ -175,17 +179,25 @@ def default_input_size(canvas: int, native_size: int) -> int:
         native_size: side that the backbone was pretrained at.
 
     Returns:
-        For a backbone made for small images a multiple of 8 from its native size to 64 px: such images keep their size.
-        For the others a multiple of 32, their stride: small images are enlarged up to four times, to between 96 and
-        128 px; larger ones keep their size, up to the native one.
+        For a backbone made for small images its native size, or for larger images a multiple of 8 up to 64 px: such images
+        keep their size. For the others a multiple of 32, their stride: small images are enlarged up to four times, to
+        between 96 and 128 px; larger ones keep their size, up to the native one.
+
+    Not measured: whether real images of 40 to 64 px are seen better at their own size or at the native one. Measured is
+    that 32 px images enlarged to 36 to 48 px lose 3 to 5 points with 5,000 labels and 5 to 8 with 500 (`small32_m` on
+    CIFAR-10, docs/log.md); but enlarging adds no details, and real images of that size have some.
 
     >>> [default_input_size(canvas, 224) for canvas in (8, 32, 64, 150, 256)]
     [96, 128, 128, 160, 224]
     >>> [default_input_size(canvas, 32) for canvas in (8, 32, 50, 64, 256)]
     [32, 32, 56, 64, 64]
+    >>> [default_input_size(canvas, 28) for canvas in (8, 28, 32)]
+    [28, 28, 32]
     """
+    if canvas <= native_size <= LARGEST_IMAGE:
+        return native_size
     if native_size <= LARGEST_IMAGE:
-        return min(max(native_size, -(-canvas // _SMALL_STRIDE) * _SMALL_STRIDE), LARGEST_IMAGE)
+        return min(-(-canvas // _SMALL_STRIDE) * _SMALL_STRIDE, LARGEST_IMAGE)
     upsampled = min(max(4 * canvas, _SMALLEST_INPUT), _UPSAMPLED_INPUT)
     wanted = max(upsampled, canvas)
     return min(native_size, -(-wanted // _STRIDE) * _STRIDE)
@@ -232,13 +244,14 @@ def _stages(backbone: nn.Module) -> tuple[list[nn.Module], list[nn.Module], list
 
 
 def _from_file(file: WeightsFile) -> Backbone:
-    module = timm.create_model(file.architecture, num_classes=0, **file.timm_arguments)
+    module = network_of(file)
     state = load_file(file.path)
     load_strictly(module, state, str(file.path))
     described = _describe(module, file.architecture, "file", hash_of_state(state))
     return replace(
         described,
         timm_arguments=file.timm_arguments,
+        fixed_size=fixed_side(module, file.timm_arguments) is not None,
         licence=file.licence,
         pretraining=file.pretraining,
         native_size=file.input_size,
@@ -255,7 +268,7 @@ def _from_hub(name: str, weights_dir: Path | None) -> Backbone:
         raise WeightsUnavailableError(
             f"No pretrained weights for {name!r}: not in {folders}, and the download failed ({type(error).__name__}). "
             f"Connect to the network, or put {name}.safetensors into one of these folders, or name its folder with "
-            "--weights-dir (docs/weights.md shows the format)."
+            "--weights-dir (docs/weights.md shows the format). `headstart backbones` names files there that are not usable."
         ) from error
     return _describe(module, name, "hub", hash_of_state(module.state_dict()))
 
@@ -308,12 +321,8 @@ def _describe(module: Any, name: str, source: Literal["file", "hub", "random"], 
         preprocessing=Preprocessing(
             native,
             interpolation if interpolation in ("nearest", "bilinear", "bicubic") else "bicubic",
-            _three_floats(config["mean"]),
-            _three_floats(config["std"]),
+            three_floats(config["mean"]),
+            three_floats(config["std"]),
         ),
+        fixed_size=fixed_side(module, {}) is not None,
     )
-
-
-def _three_floats(values: Any) -> tuple[float, float, float]:
-    first, second, third = (float(value) for value in values)
-    return first, second, third

@@ -7,10 +7,17 @@ from typing import Literal
 import huggingface_hub
 import timm
 import torch
-from safetensors import safe_open
 
 from headstart.models.backbones import HUB_FILE
-from headstart.models.weights import BUNDLED_WEIGHTS, WeightsFile, weight_files
+from headstart.models.weights import (
+    BUNDLED_WEIGHTS,
+    UnusableFile,
+    WeightsFile,
+    inspect_weight_files,
+    path_by_name,
+    shapes_in,
+    weights_folders,
+)
 
 HUB_SUGGESTIONS = (
     "mobilenetv2_100",
@@ -49,34 +56,40 @@ class CatalogEntry:
     path: Path | None
 
 
-def list_backbones(weights_dir: Path | None = None) -> list[CatalogEntry]:
-    """List what can be used, what is on this machine first; the network is not asked.
+@dataclass(frozen=True)
+class Catalog:
+    """The backbones that can be used, and the files in the weight folders that cannot."""
+
+    entries: tuple[CatalogEntry, ...]
+    unusable: tuple[UnusableFile, ...]
+
+
+def list_backbones(weights_dir: Path | None = None) -> Catalog:
+    """List what can be used, files first in the order of the search; the network is not asked.
 
     Args:
         weights_dir: searched before `HEADSTART_WEIGHTS` and the cache.
-
-    Raises:
-        WeightsError: a file in a weight folder breaks the format.
     """
-    files = [_of_file(file) for file in weight_files(weights_dir)]
-    files.sort(key=lambda entry: entry.origin != "package")  # stable: the order of the search otherwise
-    known = {entry.name for entry in files}
-    hub = [_of_hub(name) for name in HUB_SUGGESTIONS if name not in known]
-    return [*files, *sorted(hub, key=lambda entry: not entry.here)]
+    folders = weights_folders(weights_dir)
+    files = inspect_weight_files(weights_dir)
+    here = [_of_file(file, folders) for file in files if isinstance(file, WeightsFile)]
+    hub = [_of_hub(name) for name in HUB_SUGGESTIONS if path_by_name(name, folders) is None]
+    return Catalog(
+        entries=(*here, *sorted(hub, key=lambda entry: not entry.here)),
+        unusable=tuple(file for file in files if isinstance(file, UnusableFile)),
+    )
 
 
-def _of_file(file: WeightsFile) -> CatalogEntry:
-    with safe_open(file.path, framework="pt") as tensors:
-        shapes = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118 - not a dict
+def _of_file(file: WeightsFile, folders: list[Path]) -> CatalogEntry:
     buffers = ("running_mean", "running_var", "num_batches_tracked")
-    bundled = file.path.parent == BUNDLED_WEIGHTS
+    means_this = path_by_name(file.architecture, folders) == file.path
+    bundled = file.path.parent.resolve() == BUNDLED_WEIGHTS.resolve()
     return CatalogEntry(
-        # Where two files hold the same architecture, the architecture's name means the first; the path is always right.
-        name=file.architecture if file.path.stem == file.architecture else str(file.path),
+        name=file.architecture if means_this else str(file.path),  # the path is always right
         origin="package" if bundled else "file",
         here=True,
         native_size=file.input_size,
-        parameters=sum(torch.Size(shape).numel() for name, shape in shapes.items() if not name.endswith(buffers)),
+        parameters=sum(shape.numel() for name, shape in shapes_in(file.path).items() if not name.endswith(buffers)),
         file_bytes=file.path.stat().st_size,
         licence=file.licence,
         pretraining=file.pretraining,

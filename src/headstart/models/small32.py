@@ -23,7 +23,7 @@ FAMILY = {
     "small32_m": (32, 64, 112, 224),
     "small32_l": (48, 96, 160, 320),
 }
-"""Channels of the stem and of the three stages: about 0.5, 1.4 and 3.0 million parameters; 13, 42 and 85 million
+"""Channels of the stem and of the three stages: about 0.5, 1.4 and 3.0 million parameters; 13, 42 and 87 million
 multiply-adds at 32 px. Chosen between speed and accuracy: some widths of about equal cost are quicker (docs/small-images.md);
 of two ways to spend a third more multiply-adds on the middle one, wider stages were the more accurate (docs/log.md)."""
 

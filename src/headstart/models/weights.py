@@ -9,15 +9,26 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
 from headstart.errors import WeightsError
 from headstart.files import cache_folder, canonical_json, written_atomically
+from headstart.models.metadata import (
+    Interpolation,
+    MetadataFields,
+    finite,
+    interpolation,
+    json_object,
+    positive,
+    read_metadata,
+    side,
+)
+from headstart.models.timm_networks import create_network, fixed_side
 from headstart.records import Preprocessing
 
 BUNDLED_WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -44,7 +55,7 @@ class WeightsFile:
     architecture: str
     timm_arguments: dict[str, Any]
     input_size: int
-    interpolation: Literal["nearest", "bilinear", "bicubic"]
+    interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     licence: str
@@ -52,12 +63,24 @@ class WeightsFile:
     metadata: dict[str, str]
 
 
+@dataclass(frozen=True)
+class UnusableFile:
+    """A `.safetensors` file in a weight folder that is no backbone, and the reason, which names the file."""
+
+    path: Path
+    reason: str
+
+
 def weights_folders(weights_dir: Path | None = None) -> list[Path]:
-    """Return the folders searched for weight files, in order: `--weights-dir`, `HEADSTART_WEIGHTS`, the cache, the package."""
+    """Return the folders searched for weight files, each once: `--weights-dir`, `HEADSTART_WEIGHTS`, the cache, the package."""
     folders = [weights_dir] if weights_dir is not None else []
     if named := os.environ.get("HEADSTART_WEIGHTS"):
         folders.append(Path(named).expanduser())
-    return [*folders, cache_folder() / "weights", BUNDLED_WEIGHTS]
+    folders += [cache_folder() / "weights", BUNDLED_WEIGHTS]
+    once: dict[Path, Path] = {}
+    for folder in folders:
+        once.setdefault(folder.resolve(), folder)
+    return list(once.values())
 
 
 def write_weights_file(
@@ -98,61 +121,84 @@ def read_weights_file(path: Path) -> WeightsFile:
     """Read and check a weight file's metadata, without reading its tensors.
 
     Raises:
-        WeightsError: the file is not safetensors, or its metadata breaks the format; the message says which field.
+        WeightsError: there is no such file, it is not safetensors, or its metadata breaks the format; the message says which field.
     """
-    metadata = _read_metadata(path)
-    if "architecture" not in metadata:
-        raise WeightsError(
-            f"{path}: its metadata has no 'architecture' (a timm model name). docs/weights.md shows the format."
-        )
-    interpolation = metadata.get("interpolation", "bilinear")
-    if interpolation not in ("nearest", "bilinear", "bicubic"):
-        raise WeightsError(f"{path}: interpolation is {interpolation!r}; expected nearest, bilinear or bicubic.")
-    try:
-        return WeightsFile(
-            path=path,
-            architecture=metadata["architecture"],
-            timm_arguments=json.loads(metadata.get("timm_kwargs", "{}")),
-            input_size=int(metadata["input_size"]),
-            interpolation=cast(Literal["nearest", "bilinear", "bicubic"], interpolation),
-            mean=_three(metadata["mean"]),
-            std=_three(metadata["std"]),
-            licence=metadata.get("license", ""),
-            pretraining=metadata.get("pretraining", ""),
-            metadata=metadata,
-        )
-    except (KeyError, ValueError) as error:
-        raise WeightsError(
-            f"{path}: its metadata breaks the format at {error}. docs/weights.md shows what is expected."
-        ) from error
+    fields = MetadataFields(path, read_metadata(path))
+    return WeightsFile(
+        path=path,
+        architecture=fields.read("architecture", str, "a timm model name"),
+        timm_arguments=fields.read("timm_kwargs", json_object, "a JSON object", "{}"),
+        input_size=fields.read("input_size", side, "a side in pixels, 1 or more"),
+        interpolation=fields.read("interpolation", interpolation, "nearest, bilinear or bicubic", "bilinear"),
+        mean=fields.read("mean", finite, "three numbers such as 0.5,0.5,0.5"),
+        std=fields.read("std", positive, "three numbers above 0 such as 0.25,0.25,0.25"),
+        licence=fields.metadata.get("license", ""),
+        pretraining=fields.metadata.get("pretraining", ""),
+        metadata=fields.metadata,
+    )
 
 
 def find_weights_file(name: str, folders: list[Path]) -> WeightsFile | None:
-    """Find the weight file for an architecture: by its metadata, or by its file name.
+    """Read the weight file that a name means, as `path_by_name` finds it.
+
+    Raises:
+        WeightsError: that file breaks the format; others in the folders may.
+    """
+    path = path_by_name(name, folders)
+    return None if path is None else read_weights_file(path)
+
+
+def path_by_name(name: str, folders: list[Path]) -> Path | None:
+    """Find the weight file that a name means: by its file name in all folders, and only then by its architecture.
 
     Args:
-        name: timm architecture name, or a file name without `.safetensors`.
+        name: a file name without `.safetensors`, or a timm architecture name.
         folders: searched in order; those that do not exist are passed over.
 
     Returns:
-        The first file that fits, or `None`.
+        The first file of this name, usable or not; without one the first usable file of this architecture; or `None`.
     """
-    for folder in folders:
-        for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
-            metadata = _read_metadata(path)
-            if name in (path.stem, metadata.get("architecture")):
-                return read_weights_file(path)
-    return None
+    paths = _paths_in(folders)
+    of_this_name = (path for path in paths if path.stem == name)
+    return next(of_this_name, None) or next((path for path in paths if _is_usable(path, name)), None)
 
 
 def weight_files(weights_dir: Path | None = None) -> list[WeightsFile]:
     """List every usable weight file in the weight folders."""
-    return [
-        read_weights_file(path)
-        for folder in weights_folders(weights_dir)
-        if folder.is_dir()
-        for path in sorted(folder.glob("*.safetensors"))
-    ]
+    return [file for file in inspect_weight_files(weights_dir) if isinstance(file, WeightsFile)]
+
+
+def inspect_weight_files(weights_dir: Path | None = None) -> list[WeightsFile | UnusableFile]:
+    """Check every weight file in the weight folders, in the order of the search, without reading tensors."""
+    found: list[WeightsFile | UnusableFile] = []
+    for path in _paths_in(weights_folders(weights_dir)):
+        try:
+            found.append(_read_usable(path))
+        except WeightsError as error:
+            found.append(UnusableFile(path, str(error)))
+    return found
+
+
+def shapes_in(path: Path) -> dict[str, torch.Size]:
+    """The shapes of a safetensors file's tensors by their names, without reading the tensors."""
+    with safe_open(path, framework="pt") as tensors:
+        return {name: torch.Size(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 - not a dict
+
+
+def network_of(file: WeightsFile) -> nn.Module:
+    """Make the network that a weight file describes, without classifier, with freshly drawn weights.
+
+    Raises:
+        WeightsError: timm cannot make it, or it takes images of another size only than the file says.
+    """
+    network = create_network(file.architecture, file.timm_arguments, str(file.path))
+    only = fixed_side(network, file.timm_arguments)
+    if only not in (None, file.input_size):
+        raise WeightsError(
+            f"{file.path}: 'input_size' in its metadata is {file.input_size}, but {file.architecture} takes {only} px only. "
+            "Correct it, or give the network's size in 'timm_kwargs' as img_size."
+        )
+    return network
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> None:
@@ -161,29 +207,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], origin: 
     Raises:
         WeightsError: names the missing keys, the unexpected keys, and the shapes that differ.
     """
-    expected = module.state_dict()
-    # A batch counter is bookkeeping of training; files may leave it out.
-    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in expected]
-    misshapen = [
-        f"{key}: expected {tuple(expected[key].shape)}, found {tuple(value.shape)}"
-        for key, value in state.items()
-        if key in expected and expected[key].shape != value.shape
-    ]
-    problems = [
-        f"{len(keys)} {what} ({', '.join(keys[:_NAMED_KEYS])}{', ...' if len(keys) > _NAMED_KEYS else ''})"
-        for what, keys in (
-            ("missing keys", missing),
-            ("unexpected keys", unexpected),
-            ("tensors of another shape", misshapen),
-        )
-        if keys
-    ]
-    if problems:
-        raise WeightsError(
-            f"{origin} does not fit {type(module).__name__}: {'; '.join(problems)}. "
-            "Check the architecture and the timm arguments in the file's metadata."
-        )
+    _require_fit(module, {name: value.shape for name, value in state.items()}, origin)
     module.load_state_dict(dict(state), strict=False)
 
 
@@ -199,6 +223,56 @@ def hash_of_state(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _require_fit(module: nn.Module, found: Mapping[str, torch.Size], origin: str) -> None:
+    """Raise `WeightsError` unless tensors of these names and shapes are a module's state, batch counters apart."""
+    expected = {name: value.shape for name, value in module.state_dict().items()}
+    # A batch counter is bookkeeping of training; files may leave it out.
+    missing = [key for key in expected if key not in found and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in found if key not in expected]
+    misshapen = [
+        f"{key}: expected {tuple(expected[key])}, found {tuple(shape)}"
+        for key, shape in found.items()
+        if key in expected and expected[key] != shape
+    ]
+    problems = [
+        f"{len(keys)} {what} ({', '.join(keys[:_NAMED_KEYS])}{', ...' if len(keys) > _NAMED_KEYS else ''})"
+        for what, keys in (
+            ("missing keys", missing),
+            ("unexpected keys", unexpected),
+            ("tensors of another shape", misshapen),
+        )
+        if keys
+    ]
+    if problems:
+        raise WeightsError(
+            f"{origin} does not fit {type(module).__name__}: {'; '.join(problems)}. "
+            "Check the architecture and the timm arguments in the file's metadata."
+        )
+
+
+def _paths_in(folders: list[Path]) -> list[Path]:
+    return [path for folder in folders for path in sorted(folder.glob("*.safetensors")) if not path.is_dir()]
+
+
+def _is_usable(path: Path, architecture: str) -> bool:
+    try:
+        if read_metadata(path).get("architecture") != architecture:
+            return False
+        _read_usable(path)
+    except WeightsError:  # nobody asked for this very file; `headstart backbones` lists it with the reason
+        return False
+    return True
+
+
+def _read_usable(path: Path) -> WeightsFile:
+    """Read a weight file's metadata, and check that timm makes its network and that its tensors fit there."""
+    file = read_weights_file(path)
+    with torch.device("meta"):  # shapes only: no memory, no random numbers
+        network = network_of(file)
+    _require_fit(network, shapes_in(path), str(path))
+    return file
+
+
 def _with_sorted_header(file: bytes) -> bytes:
     """The same safetensors file with its header in one order: the library writes metadata in a random one.
 
@@ -209,16 +283,3 @@ def _with_sorted_header(file: bytes) -> bytes:
     header = canonical_json(json.loads(file[8 : 8 + length])).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + file[8 + length :]
-
-
-def _read_metadata(path: Path) -> dict[str, str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file ({error}). Replace or remove it.") from error
-
-
-def _three(text: str) -> tuple[float, float, float]:
-    first, second, third = (float(part) for part in text.split(","))
-    return first, second, third

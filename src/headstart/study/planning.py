@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from headstart.data.audit import channel_statistics
+from headstart.errors import UsageError
 from headstart.models.backbones import Backbone, default_input_size
 from headstart.records import ImageSet, Indices, NotRun, Preprocessing, Recipe, Split
 from headstart.study.prediction import PredictedCost, predict_seconds
@@ -71,6 +72,9 @@ def resolve_recipe(
 
     Returns:
         A recipe without open fields.
+
+    Raises:
+        UsageError: the backbone takes one size only, and another is asked for.
     """
     changes: dict[str, object] = {}
     if backbone is not None:
@@ -85,6 +89,8 @@ def resolve_recipe(
     preprocessing = recipe.preprocessing or _default_preprocessing(sized, images, split, backbone)
     if wanted:
         preprocessing = replace(preprocessing, input_size=wanted)
+    if backbone is not None:
+        _require_possible_size(recipe, backbone, preprocessing.input_size)
     changes |= {
         "preprocessing": preprocessing,
         "input_size": preprocessing.input_size,
@@ -92,6 +98,14 @@ def resolve_recipe(
         "callbacks": overrides.callbacks if recipe.epochs else (),
     }
     return recipe.with_changes(**changes)
+
+
+def _require_possible_size(recipe: Recipe, backbone: Backbone, size: int) -> None:
+    if backbone.fixed_size and size != backbone.native_size:
+        raise UsageError(
+            f"Recipe {recipe.name!r} asks for images of {size} px, but {backbone.architecture} takes {backbone.native_size} px "
+            "only. Leave out --input-size (or the input size and the preprocessing in the recipe), or name another --backbone."
+        )
 
 
 def _default_preprocessing(recipe: Recipe, images: ImageSet, split: Split, backbone: Backbone | None) -> Preprocessing:
@@ -110,9 +124,10 @@ def backbone_preprocessing(backbone: Backbone, canvas: int, input_size: int | No
     Args:
         backbone: its preprocessing is kept, but for size and interpolation.
         canvas: side of the kept images, in pixels.
-        input_size: the user's choice; `None` takes `default_input_size`.
+        input_size: the user's choice; `None` takes `default_input_size`, or the only size that the backbone takes.
     """
-    size = input_size or default_input_size(canvas, backbone.native_size)
+    default = backbone.native_size if backbone.fixed_size else default_input_size(canvas, backbone.native_size)
+    size = input_size or default
     enlarged = size >= _ENLARGED * canvas
     interpolation = "bicubic" if enlarged else backbone.preprocessing.interpolation
     return replace(backbone.preprocessing, input_size=size, interpolation=interpolation)

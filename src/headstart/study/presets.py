@@ -1,5 +1,6 @@
 """Recipes by name: the default contest, and the class exercise as it was."""
 
+import itertools
 import tomllib
 from pathlib import Path
 
@@ -40,10 +41,30 @@ def default_recipes(images: ImageSet, backbones: list[str]) -> list[Recipe]:
         backbones: architecture names or weight files.
     """
     recipes = [fast_recipe(images), scratch_recipe(images)]
+    shown = shown_names(backbones)
     for backbone in backbones:
-        recipes += [probe_recipe(backbone), fine_tune_recipe(backbone, images)]
-    recipes += [random_features_recipe(backbone, only=len(backbones) == 1) for backbone in backbones]
+        recipes += [probe_recipe(backbone, shown[backbone]), fine_tune_recipe(backbone, images, shown[backbone])]
+    only = len(backbones) == 1
+    recipes += [random_features_recipe(backbone, only, shown[backbone]) for backbone in backbones]
     return [*recipes, Recipe(name="majority", kind="majority")]
+
+
+def shown_names(backbones: list[str]) -> dict[str, str]:
+    """What each backbone is called in the names of its recipes, so that no two are called alike.
+
+    A weight file is called by its name without folder and ending; where another backbone is called so, with `-file` after it,
+    and `-file2`, `-file3` where more are.
+
+    Args:
+        backbones: architecture names or weight files.
+    """
+    shown = {name: name for name in backbones if not name.endswith(".safetensors")}
+    for path in backbones:
+        if path not in shown:
+            stem = _shown(path)
+            names = itertools.chain([stem, f"{stem}-file"], (f"{stem}-file{number}" for number in itertools.count(2)))
+            shown[path] = next(name for name in names if name not in shown.values())
+    return shown
 
 
 def scratch_recipe(images: ImageSet) -> Recipe:
@@ -95,20 +116,24 @@ def fast_recipe(images: ImageSet, count: int | None = None) -> Recipe:
     )
 
 
-def probe_recipe(backbone: str) -> Recipe:
-    """A linear head, fitted to convergence, on the backbone's frozen features."""
-    return Recipe(name=f"{_shown(backbone)}-probe", kind="probe", backbone=backbone, head="convex")
+def probe_recipe(backbone: str, shown: str | None = None) -> Recipe:
+    """A linear head, fitted to convergence, on the backbone's frozen features.
+
+    Here and below, `shown` is the backbone's name in the recipe's; see `shown_names`.
+    """
+    return Recipe(name=f"{shown or _shown(backbone)}-probe", kind="probe", backbone=backbone, head="convex")
 
 
-def fine_tune_recipe(backbone: str, images: ImageSet) -> Recipe:
+def fine_tune_recipe(backbone: str, images: ImageSet, shown: str | None = None) -> Recipe:
     """The probe's head first, then the last stages with a small rate, smaller the further from the head.
 
     A backbone made for small images is cheap enough to train whole, with augmentation; it then answers for both mirror images where
     it saw both. Its rate and averaging were chosen on training images of CIFAR-10 (docs/log.md).
     """
+    name = f"{shown or _shown(backbone)}-finetune"
     if made_for_small_images(backbone):
         return Recipe(
-            name=f"{_shown(backbone)}-finetune",
+            name=name,
             kind="finetune",
             backbone=backbone,
             unfreeze="all",
@@ -124,7 +149,7 @@ def fine_tune_recipe(backbone: str, images: ImageSet) -> Recipe:
             weight_averaging=0.98,
         )
     return Recipe(
-        name=f"{_shown(backbone)}-finetune",
+        name=name,
         kind="finetune",
         backbone=backbone,
         unfreeze="last",
@@ -143,13 +168,13 @@ def small_fine_tune_epochs(images: int) -> int:
     return min(max(round(_FINE_TUNED_IMAGES / images), _FEWEST_EPOCHS), _MOST_EPOCHS)
 
 
-def random_features_recipe(backbone: str, only: bool = True) -> Recipe:
+def random_features_recipe(backbone: str, only: bool = True, shown: str | None = None) -> Recipe:
     """The control: the same probe on the same architecture with random weights."""
-    name = "random-features" if only else f"random-features-{_shown(backbone)}"
+    name = "random-features" if only else f"random-features-{shown or _shown(backbone)}"
     return Recipe(name=name, kind="random-features", backbone=backbone, head="convex")
 
 
-def classroom_recipes(backbone: str = DEFAULT_BACKBONE) -> list[Recipe]:
+def classroom_recipes(backbone: str = DEFAULT_BACKBONE, shown: str | None = None) -> list[Recipe]:
     """The exercise as it was, its mistake included.
 
     The network sees 32 px and pixels scaled to 0..1, where its ImageNet weights expect 224 px and -1..1: that is how the
@@ -170,7 +195,9 @@ def classroom_recipes(backbone: str = DEFAULT_BACKBONE) -> list[Recipe]:
     )
     return [
         taught,
-        taught.with_changes(name=f"classroom-{_shown(backbone)}", kind="probe", backbone=backbone, head="gradient"),
+        taught.with_changes(
+            name=f"classroom-{shown or _shown(backbone)}", kind="probe", backbone=backbone, head="gradient"
+        ),
         random_features_recipe(backbone).with_changes(preprocessing=raw_pixels),
         Recipe(name="majority", kind="majority"),
     ]
@@ -188,7 +215,7 @@ def named_recipe(name: str, images: ImageSet, backbones: list[str]) -> Recipe:
     """
     if name.endswith(".toml"):
         return read_recipe(Path(name))
-    classroom = [recipe for backbone in backbones for recipe in classroom_recipes(backbone)]
+    classroom = [recipe for path, shown in shown_names(backbones).items() for recipe in classroom_recipes(path, shown)]
     known = {recipe.name: recipe for recipe in [*default_recipes(images, backbones), *classroom]}
     if name not in known:
         raise UsageError(f"There is no recipe {name!r}. Known here: {', '.join(known)}, or the path of a .toml file.")

@@ -36,6 +36,7 @@ from headstart.study.presets import (
     default_backbones,
     default_recipes,
     named_recipe,
+    shown_names,
 )
 from headstart.study.trial import run_trial
 from headstart.training.callbacks import Callback
@@ -186,13 +187,14 @@ def _requested_recipes(request: StudyRequest, images: ImageSet) -> list[Recipe]:
         known = named or default_backbones(images)
         recipes = [item if isinstance(item, Recipe) else named_recipe(item, images, known) for item in request.recipes]
     elif request.preset == "classroom":
-        recipes = [recipe for backbone in named or [DEFAULT_BACKBONE] for recipe in classroom_recipes(backbone)]
+        shown = shown_names(named or [DEFAULT_BACKBONE])
+        recipes = [recipe for backbone, name in shown.items() for recipe in classroom_recipes(backbone, name)]
         recipes = list({recipe.name: recipe for recipe in recipes}.values())
     else:
         recipes = default_recipes(images, named or default_backbones(images))
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
-        raise UsageError(f"Recipe names must differ; asked for were {', '.join(names)}.")
+        raise UsageError(f"Name each recipe and each backbone once; asked for were the recipes {', '.join(names)}.")
     return recipes
 
 
