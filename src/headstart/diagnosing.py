@@ -264,7 +264,15 @@ def _diagnose_module(
         ),
     )
     return diagnose_own(
-        subject, images, split, duplicates, observer=observer, runs=request.runs, name=request.name, command=command
+        subject,
+        images,
+        split,
+        duplicates,
+        observer=observer,
+        runs=request.runs,
+        name=request.name,
+        command=command,
+        weights_dir=request.weights_dir,
     )
 
 
