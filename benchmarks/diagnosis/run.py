@@ -322,17 +322,17 @@ def _after_repair(
     if not proved & (IN_PIPELINE | {21}):
         return failing
     setup = faulty
-    if proved & _OF_PIXELS and not correct.published:
-        pixels = replace(setup.pixels, inner=(), frame=None)
-        setup = replace(
-            setup, pixels=pixels, style="torchvision", preprocess=_given_preprocess(record["repair"]["code"])
-        )
-    elif proved & _OF_PIXELS and record["repaired_recipe"] is not None:
+    if proved & _OF_PIXELS and record["repaired_recipe"] is not None:
         contract = record["repaired_recipe"]["preprocessing"]
         norm = (tuple(contract["mean"]), tuple(contract["std"]))
         reversed_channels = contract["channel_order"] == "BGR"
         pixels = Pixels(contract["input_size"], contract["interpolation"], (norm,), reversed_channels=reversed_channels)
         setup = replace(setup, pixels=pixels, style="torchvision")
+    elif proved & _OF_PIXELS:  # no recipe says all of the repair: its lines of code do
+        pixels = replace(setup.pixels, inner=(), frame=None)
+        setup = replace(
+            setup, pixels=pixels, style="torchvision", preprocess=_given_preprocess(record["repair"]["code"])
+        )
     if 8 in proved:
         setup = replace(setup, training=False)
     if proved & {9, 13} and correct.published:

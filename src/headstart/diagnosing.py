@@ -262,7 +262,14 @@ def _diagnose_module(
         ),
     )
     return diagnose_own(
-        subject, images, split, observer=observer, runs=request.runs, name=request.name, command=command
+        subject,
+        images,
+        split,
+        observer=observer,
+        runs=request.runs,
+        name=request.name,
+        command=command,
+        weights_dir=request.weights_dir,
     )
 
 

@@ -1,6 +1,7 @@
 """The lines that a user is told to write give what headstart itself measured the repair with."""
 
 import sys
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,13 @@ import torch
 from torch import nn
 
 from headstart.data.preprocessing import apply_preprocessing
-from headstart.diagnosis.repair import code_lines, keras_lines
+from headstart.diagnosis.arrival import measure_arrival, sample_images
+from headstart.diagnosis.pipeline import _in_gray
+from headstart.diagnosis.repair import code_lines, gray_channels, keras_lines
+from headstart.diagnosis.subject import subject_of_module
 from headstart.records import Preprocessing
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -65,3 +71,31 @@ def test_the_lines_of_keras_scale_pixels_as_the_contract_does(monkeypatch: pytes
         expected = apply_preprocessing(image, contract).numpy().transpose(0, 2, 3, 1)
         np.testing.assert_allclose(names["features"], expected, rtol=1e-4, atol=1e-3)
         assert resized[-1] == (48, 48, contract.interpolation)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_written_preprocessing_of_a_network_that_sees_gray_gives_its_channels(channels: int) -> None:
+    contract = Preprocessing(48, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    names: dict[str, Any] = {}
+    exec(code_lines([1, 3], contract, published=None, gray=channels), names)
+    given = names["preprocess"](image[0])
+    expected = apply_preprocessing(_in_gray(image), contract)[0, :channels]
+    assert given.shape == (channels, 48, 48)
+    torch.testing.assert_close(given, expected, rtol=0, atol=0.02)  # gray is rounded before the resize or after it
+
+
+def test_a_network_s_channels_are_counted_where_it_is_fed_in_gray() -> None:
+    for channels, said in ((1, 1), (3, 3)):
+        module = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+        subject = subject_of_module(module, partial(_gray, channels), IMAGES, 10, name="mine")
+        assert gray_channels(subject, measure_arrival(subject, sample_images(IMAGES))) == said
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    coloured = subject_of_module(
+        module, lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255, IMAGES, 10, name="mine"
+    )
+    assert gray_channels(coloured, measure_arrival(coloured, sample_images(IMAGES))) is None
+
+
+def _gray(channels: int, image: Any) -> torch.Tensor:
+    return torch.from_numpy(np.array(image.convert("L"))).expand(channels, -1, -1).float() / 255

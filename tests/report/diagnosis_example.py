@@ -96,6 +96,7 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "epochs-identical": {},
     "epochs-differ": {},
     "no-augmentation": {},
+    "augmentation-not-used": {"augmentation": "shift-flip"},
     "no-training-path": {},
     "no-better-than-random": {"probe": 0.41, "random": 0.405},
     "too-few-images": {"images": 60},
@@ -105,6 +106,7 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "head-below-probe": {"head": 0.286, "probe": 0.326},
     "head-at-probe": {"head": 0.861, "probe": 0.8615},
     "no-head": {},
+    "convex-head": {},
     "may-know-test": {},
     "gap-large": {"train": 0.884, "val": 0.709},
     "gap-small": {"train": 0.331, "val": 0.326},
@@ -116,6 +118,7 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "no-network": {},
     "no-other-contract": {},
     "squares-alone": {},
+    "by-construction": {},
     "val-is-test": {"accuracy": 0.7134, "epoch": 12},
     "learns-little": {"train": 0.281, "val": 0.286},
     "loss-still-falls": {"before": 1.204, "after": 1.101},
@@ -156,7 +159,7 @@ CONTROLS = ("random-features", "convex-head", "scratch")
 
 CONTROL_SAYS = (
     *("better-than-random", "no-better-than-random", "head-below-probe", "head-at-probe"),
-    *("scratch-better", "scratch-worse", "scratch-alike"),
+    *("scratch-better", "scratch-worse", "scratch-alike", "training-diverged"),
 )
 """What a control can say."""
 

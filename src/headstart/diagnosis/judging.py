@@ -1,37 +1,38 @@
-"""A pipeline on all data, failing and repaired: our recipes as trials, somebody's own network by a probe on its features."""
+"""A pipeline on test, failing and repaired: our recipes as trials, somebody's own network by a probe on its features."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from headstart.analysis.diagnosis import Cell, Finding, Status
 from headstart.analysis.statistics import Estimate, bootstrap_accuracy, paired_difference
 from headstart.diagnosis.arrival import UNDERSTOOD
 from headstart.diagnosis.examination import Control, Examination
 from headstart.diagnosis.examine import HEAD_BEHIND
-from headstart.diagnosis.look_history import gap_finding
+from headstart.diagnosis.look_history import gap_finding, look_at_history
 from headstart.diagnosis.look_training import look_at_labels
 from headstart.diagnosis.probing import held_out
 from headstart.diagnosis.prove import stratified
 from headstart.diagnosis.prove_predictions import in_points, prove_duplicates, prove_order, trained_on, twins
 from headstart.diagnosis.prove_training import own_features
-from headstart.models.backbones import Backbone
+from headstart.models.backbones import Backbone, build_backbone, split_for_fine_tuning
 from headstart.records import Booleans, ImageSet, Indices, Recipe, Split, TrialResult
 from headstart.study.kinds import Bench
 from headstart.study.ledger import Ledger
 from headstart.study.run import finished_trial
-from headstart.training.engine import DivergedError
 
 SEED = 0
 """Of the failing and the repaired trial."""
 
-_MENDED_BY_A_PROBE = {12, 21}  # causes that the head alone suffers from
+_OF_THE_HEAD = {12, 21}  # causes that the head alone suffers from
 _MOST_LABELS, _MOST_JUDGED = 5000, 5000  # chosen: somebody's own network runs in PyTorch, image by image
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A pipeline on all data.
+    """A pipeline on the test images: all of them, or where somebody's own network runs through a probe at most 5,000, learned from
+    at most 5,000 labels, both stratified.
 
     Attributes:
         accuracy: on test.
@@ -47,10 +48,21 @@ class Judged:
     part: Indices
     trained: Indices
 
+    @property
+    def images(self) -> int:
+        """How many test images it was judged on."""
+        return len(self.part)
+
 
 def judge_trial(result: TrialResult, split: Split) -> Judged:
     """What one of our trials got right on test."""
-    return _judged(_correct(result), len(split.train), split.test, split.train)
+    return _judged(right_on_test(result), len(split.train), split.test, split.train)
+
+
+def right_on_test(result: TrialResult) -> Booleans:
+    """Which test images a trial got right, `(1, n) bool`."""
+    right: Booleans = (result.test_logits.argmax(1) == result.test_labels)[None]
+    return right
 
 
 def judge_failing(examination: Examination, images: ImageSet, split: Split) -> Judged:
@@ -86,7 +98,7 @@ def judge_repaired(examination: Examination, failing: Judged, images: ImageSet, 
     """
     proved = {finding.cause for finding in examination.findings if finding.status == "proved" and not finding.apart}
     in_pipeline = proved & set(examination.factors)
-    if in_pipeline or proved & _MENDED_BY_A_PROBE:
+    if in_pipeline or proved & _OF_THE_HEAD:
         repaired = judge_cell(examination, frozenset(examination.factors) - in_pipeline, images, split)
     elif examination.relabelled is not None:
         repaired = _judged(examination.relabelled, failing.labels, failing.part, failing.trained)
@@ -110,12 +122,25 @@ def with_duplicates(examination: Examination, failing: Judged, images: ImageSet)
 
     Args:
         examination: from the sample.
-        failing: the pipeline as it is, on the whole data.
+        failing: the pipeline as it is, on test.
         images: the set.
     """
     finding = next(finding for finding in examination.findings if finding.cause == 16)
     correct = failing.correct if examination.relabelled is None else examination.relabelled
     return examination.with_findings([prove_duplicates(finding, correct, twins(images, failing.part, failing.trained))])
+
+
+def as_probe(recipe: Recipe) -> Recipe:
+    """The head alone of a resolved recipe, fitted to convergence on the frozen features of the same images."""
+    return Recipe(
+        name=f"{recipe.name}-convex",
+        kind="probe",
+        backbone=recipe.backbone,
+        weights_sha256=recipe.weights_sha256,
+        preprocessing=recipe.preprocessing,
+        input_size=recipe.input_size,
+        head="convex",
+    )
 
 
 def with_training(
@@ -128,6 +153,8 @@ def with_training(
 ) -> Examination:
     """What the failing trial itself says: its gap (22), its classes (15), its head (21), whether fine-tuning hurt it (11).
 
+    What our training rules out is cleared (6, 12, 14, 19): nobody can hand over evidence of it, and nobody needs to.
+
     Args:
         examination: from the sample.
         recipe, result: the failing recipe and its trial.
@@ -137,36 +164,65 @@ def with_training(
     classes = len(bench.images.class_names)
     answers = result.test_logits.argmax(1).astype(np.int64)
     order, _ = prove_order(look_at_labels(answers, result.test_labels, classes), answers, result.test_labels, classes)
-    changed = [gap_finding(train, val), replace(order, apart=True)]
+    changed = [gap_finding(train, val), replace(order, apart=True), *_by_construction(recipe, backbone)]
+    if recipe.kind == "probe" and recipe.head == "convex":
+        changed += [Finding(cause, "cleared", "convex-head", {}) for cause in (11, 21)]
+        return examination.with_findings(changed)
+    other, _ = finished_trial(as_probe(recipe), backbone, bench, ledger, SEED)
+    ours, theirs = right_on_test(result), right_on_test(other)
+    better = paired_difference(theirs, ours)
+    values = {"head": round(float(ours.mean()), 4), "probe": round(float(theirs.mean()), 4)}
+    points = in_points(better)
+    proved = better.low > 0 and better.mean > HEAD_BEHIND
+    status: Status = "proved" if proved else "cleared"
     controls = list(examination.controls)
-    if recipe.kind == "finetune" or recipe.head == "gradient":
-        probe = recipe.with_changes(name=f"{recipe.name}-convex", kind="probe", head="convex", epochs=0)
-        try:
-            other, _ = finished_trial(probe, backbone, bench, ledger, SEED)
-        except DivergedError:  # a probe has no rate to diverge with; were it to, there is nothing to compare
-            return examination.with_findings(changed)
-        ours, theirs = _correct(result), _correct(other)
-        better = paired_difference(theirs, ours)
-        values = {"head": round(float(ours.mean()), 4), "probe": round(float(theirs.mean()), 4)}
-        points = in_points(better)
-        proved = better.low > 0 and better.mean > HEAD_BEHIND
-        status: Status = "proved" if proved else "cleared"
-        if recipe.kind == "finetune":
-            code = "below-probe" if proved else "training-calm"
-            seen = {"accuracy": values["head"], "probe": values["probe"]} if proved else {}
-            # Apart: the repaired recipe leaves the rate to its owner.
-            changed.append(Finding(11, status, code, seen, points if proved else None, apart=True))
-        else:
-            code = "head-below-probe" if proved else "head-at-probe"
-            changed.append(Finding(21, status, code, values, points))
-            controls.append(Control("convex-head", bootstrap_accuracy(theirs), bootstrap_accuracy(ours), code))
+    if recipe.kind == "finetune":
+        code = "below-probe" if proved else "training-calm"
+        seen = {"accuracy": values["head"], "probe": values["probe"]} if proved else {}
+        # Apart: the repaired recipe leaves the rate to its owner.
+        changed.append(Finding(11, status, code, seen, points if proved else None, apart=True))
+    else:
+        code = "head-below-probe" if proved else "head-at-probe"
+        changed += [_loss_curve(result), Finding(21, status, code, values, points)]
+        controls.append(Control("convex-head", bootstrap_accuracy(theirs), bootstrap_accuracy(ours), code))
     return replace(examination.with_findings(changed), controls=tuple(controls))
+
+
+def with_divergence(examination: Examination, probe: Judged) -> Examination:
+    """What is known of a recipe whose training diverged (11), and that its head alone was judged in its place.
+
+    Args:
+        examination: with what the head's trial says.
+        probe: the head, on test.
+    """
+    unseen = [Finding(cause, "could-not-look", "loss-diverged", {}) for cause in (21, 22)]
+    control = Control("convex-head", probe.accuracy, None, "training-diverged")
+    known = examination.with_findings([Finding(11, "suspected", "loss-diverged", {}, apart=True), *unseen])
+    return replace(known, controls=(*known.controls, control))
+
+
+def _by_construction(recipe: Recipe, backbone: Backbone) -> list[Finding]:
+    """Causes that our own training rules out; augmentation (19) unless it is asked for where features are kept."""
+    ruled_out = [Finding(cause, "cleared", "by-construction", {}) for cause in (6, 12, 14)]
+    if recipe.augmentation == "none":
+        return [*ruled_out, Finding(19, "cleared", "no-augmentation", {})]
+    if recipe.kind == "probe" or (recipe.unfreeze == "last" and _can_be_cut(recipe, backbone)):
+        return [*ruled_out, Finding(19, "suspected", "augmentation-not-used", {"augmentation": recipe.augmentation})]
+    return [*ruled_out, Finding(19, "cleared", "by-construction", {})]
+
+
+def _can_be_cut(recipe: Recipe, backbone: Backbone) -> bool:
+    """Whether fine-tuning keeps what the frozen layers make of each image, and trains the last ones on that."""
+    assert recipe.preprocessing is not None
+    example = torch.zeros(2, 3, recipe.preprocessing.input_size, recipe.preprocessing.input_size)
+    return split_for_fine_tuning(build_backbone(backbone), example) is not None
+
+
+def _loss_curve(result: TrialResult) -> Finding:
+    """Cause 11 of a head that was trained by steps: whether its loss jumped."""
+    jump, _ = look_at_history({"loss": [epoch.train_loss for epoch in result.history if epoch.epoch > 0]})
+    return jump
 
 
 def _judged(correct: Booleans, labels: int, part: Indices, trained: Indices) -> Judged:
     return Judged(bootstrap_accuracy(correct), correct, labels, part, trained)
-
-
-def _correct(result: TrialResult) -> Booleans:
-    right: Booleans = (result.test_logits.argmax(1) == result.test_labels)[None]
-    return right

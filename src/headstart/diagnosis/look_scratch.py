@@ -10,10 +10,11 @@ from headstart.analysis.diagnosis import Finding
 from headstart.analysis.statistics import bootstrap_accuracy, paired_difference
 from headstart.diagnosis.arrival import watch_maps
 from headstart.diagnosis.examination import Control, Examination
+from headstart.diagnosis.judging import right_on_test
 from headstart.files import read_json
 from headstart.models.backbones import untrained_backbone
 from headstart.models.network import build_network, classifier_spec
-from headstart.records import Booleans, Recipe, TrialResult
+from headstart.records import Recipe, TrialResult
 from headstart.study.ledger import Ledger
 
 _FEWEST_POSITIONS = 2  # as in look_pixels: a last map of 2 x 2 or less has pooled nothing
@@ -50,7 +51,7 @@ def with_scratch(
     fair = [trial for trial in trials if np.array_equal(trial.test_indices, transfer.test_indices)]
     if not fair:
         return examination
-    scratch, ours = np.concatenate([_correct(trial) for trial in fair]), _correct(transfer)
+    scratch, ours = np.concatenate([right_on_test(trial) for trial in fair]), right_on_test(transfer)
     better = paired_difference(scratch, ours)
     says = "scratch-better" if better.low > 0 else "scratch-worse" if better.high < 0 else "scratch-alike"
     changed = [look_at_stem(fair[0].recipe, classes)]
@@ -78,8 +79,3 @@ def look_at_stem(recipe: Recipe, classes: int) -> Finding:
 
 def _val_accuracy(trials: list[TrialResult]) -> float:
     return float(np.mean([(trial.val_logits.argmax(1) == trial.val_labels).mean() for trial in trials]))
-
-
-def _correct(trial: TrialResult) -> Booleans:
-    right: Booleans = (trial.test_logits.argmax(1) == trial.test_labels)[None]
-    return right

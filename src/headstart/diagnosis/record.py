@@ -10,7 +10,7 @@ from headstart.analysis.statistics import bootstrap_accuracy
 from headstart.diagnosis.examination import Examination
 from headstart.diagnosis.judging import Judged
 from headstart.diagnosis.probing import FOLDS
-from headstart.diagnosis.repair import code_lines, keras_lines, list_changes
+from headstart.diagnosis.repair import code_lines, gray_channels, keras_lines, list_changes
 from headstart.diagnosis.subject import Kept, Subject
 from headstart.records import ImageSet, Recipe, Split
 from headstart.study.run import recipe_to_json
@@ -75,7 +75,8 @@ def make_record(
             "repaired": repaired.accuracy.mean if repaired is not None else None,
             "failing_interval": asdict(failing.accuracy),
             "repaired_interval": asdict(repaired.accuracy) if repaired is not None else None,
-            "images": int(failing.correct.shape[1]),
+            "images": failing.images,
+            "repaired_images": repaired.images if repaired is not None else None,
             "labels": (repaired or failing).labels,
             "part": part,
         },
@@ -184,7 +185,8 @@ def _repair(subject: Subject | Kept, examination: Examination, proved: list[Find
         )
         changes = list_changes(proved, preprocessing, standardised)
         own_head = subject.head is not None
-        lines = code_lines(causes, preprocessing, subject.published, standardised, own_head=own_head)
+        gray = gray_channels(subject, examination.remade.arrival)
+        lines = code_lines(causes, preprocessing, subject.published, standardised, own_head=own_head, gray=gray)
         keras = keras_lines(causes, preprocessing, standardised) if subject.recipe is not None else ""
     return {
         "changes": [{"cause": change.cause, "code": change.code, "values": dict(change.values)} for change in changes],

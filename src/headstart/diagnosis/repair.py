@@ -8,11 +8,10 @@ from typing import Any
 from headstart.analysis.diagnosis import Finding
 from headstart.diagnosis.arrival import Arrival, Standardised
 from headstart.diagnosis.look_pixels import suitable_size
+from headstart.diagnosis.subject import Subject, first_convolution
 from headstart.models.backbones import Backbone, made_for_small_images
 from headstart.records import Preprocessing, Recipe
-from headstart.study.planning import backbone_preprocessing
-
-_ENLARGED = 2  # as in study.planning: images enlarged this much are interpolated bicubically
+from headstart.study.planning import ENLARGED, backbone_preprocessing
 
 _STANDARDISED = {
     "image": "(image - image.mean()) / image.std()",
@@ -49,7 +48,7 @@ def repaired_preprocessing(
     size = suitable_size(canvas, native) if 1 in causes else arrival.size
     interpolation = ours.interpolation
     if causes & {1, 2, 7}:
-        enlarged = "bicubic" if size >= _ENLARGED * canvas else "bilinear"
+        enlarged = "bicubic" if size >= ENLARGED * canvas else "bilinear"
         interpolation = backbone_preprocessing(published, canvas, size).interpolation if published else enlarged  # type: ignore[assignment]
     scaled = right if causes & {3, 4} else ours
     order = right.channel_order if 5 in causes else ours.channel_order
@@ -110,6 +109,14 @@ def list_changes(
     return [Change(finding.cause, *changes[finding.cause]) for finding in proved]
 
 
+def gray_channels(subject: Subject, arrival: Arrival) -> int | None:
+    """How many equal channels a network that is fed in gray takes, 1 or 3; `None` where it is fed in colour."""
+    if arrival.order != "gray":
+        return None
+    convolution = first_convolution(subject.module)
+    return 1 if convolution is not None and convolution.in_channels == 1 else 3
+
+
 def code_lines(
     causes: Iterable[int],
     preprocessing: Preprocessing,
@@ -117,15 +124,23 @@ def code_lines(
     standardised: Standardised = "none",
     *,
     own_head: bool = False,
+    gray: int | None = None,
 ) -> str:
     """The lines of PyTorch that a user would write instead; empty where no line of code repairs it.
 
-    `own_head`: whether the head is a module beside the network.
+    Args:
+        causes: the proved ones.
+        preprocessing, standardised: how the pixels should arrive.
+        published: the backbone, where it is known.
+        own_head: whether the head is a module beside the network.
+        gray: channels that the network takes, where it is fed in gray (`gray_channels`); `None` where it is fed in colour.
     """
     chosen = set(causes)
     lines: list[str] = []
     if chosen & {1, 2, 3, 4, 5, 7}:
         size = preprocessing.input_size
+        channels = 3 if gray is None else gray
+        mean, std = (_rounded(values[:channels]) for values in (preprocessing.mean, preprocessing.std))
         mode = {"nearest": "NEAREST_EXACT"}.get(preprocessing.interpolation, preprocessing.interpolation.upper())
         lines += [
             "from torchvision.transforms import InterpolationMode, v2",
@@ -133,10 +148,11 @@ def code_lines(
             "# What should arrive at the first layer: leave out what your network does itself.",
             "preprocess = v2.Compose([",
             "    v2.ToImage(),  # RGB, 0..255",
+            *([f"    v2.Grayscale({gray}),"] if gray is not None else []),
             f"    v2.Resize(({size}, {size}), interpolation=InterpolationMode.{mode}, antialias=True),",
             *(["    v2.Lambda(lambda image: image.flip(-3)),  # BGR"] if preprocessing.channel_order == "BGR" else []),
             "    v2.ToDtype(torch.float32, scale=True),  # 0..1, once",
-            f"    v2.Normalize(mean={_rounded(preprocessing.mean)}, std={_rounded(preprocessing.std)}),"
+            f"    v2.Normalize(mean={mean}, std={std}),"
             if standardised == "none"
             else f"    v2.Lambda(lambda image: {_STANDARDISED[standardised]}),",
             "])",

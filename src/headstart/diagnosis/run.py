@@ -1,14 +1,14 @@
 """A diagnosis from the request to its record: examine, run the failing and the repaired pipeline on all data, write it down.
 
 runs/<name>/
-  request.json      what was asked for; the same request finds its diagnosis done
+  request.json      what was asked for; the same request finds its diagnosis done, or of somebody's own network replaces it
   trials/           the failing and the repaired recipe, as in any run
-  repaired.toml     the repaired recipe, for `headstart compare --recipe`
+  repaired.toml     the repaired recipe, for `headstart compare --recipe`; where a recipe says what was measured
   diagnosis.json    the findings (docs/diagnosis.md); written last
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +16,26 @@ import torch
 
 from headstart.data.sources import load_images
 from headstart.data.splits import make_split
-from headstart.diagnosis.examination import Examination
+from headstart.diagnosis.both_trials import Training, train_both
 from headstart.diagnosis.examine import examine
 from headstart.diagnosis.examine_predictions import examine_predictions
-from headstart.diagnosis.judging import (
-    SEED,
-    judge_failing,
-    judge_repaired,
-    judge_trial,
-    with_duplicates,
-    with_training,
-    without_twins,
-)
-from headstart.diagnosis.look_scratch import scratch_trials, with_scratch
+from headstart.diagnosis.judging import judge_failing, judge_repaired, with_duplicates
+from headstart.diagnosis.look_scratch import scratch_trials
+from headstart.diagnosis.own_folder import own_request, require_own_folder
+from headstart.diagnosis.own_recipe import recipe_of_subject, require_same_weights
 from headstart.diagnosis.record import DIAGNOSIS_SCHEMA_VERSION, make_record
-from headstart.diagnosis.repair import repaired_recipe, to_toml
+from headstart.diagnosis.repair import to_toml
 from headstart.diagnosis.subject import Kept, Subject, subject_of_recipe
 from headstart.errors import UsageError
 from headstart.files import canonical_json, read_json, sha256_of_text, write_json, write_text
 from headstart.models.backbones import find_backbone
-from headstart.records import ImageSet, Recipe, Split, TrialResult, trial_identity
+from headstart.records import ImageSet, Recipe, Split
 from headstart.study.kinds import Bench
-from headstart.study.ledger import Ledger, open_run, recipe_from_json
+from headstart.study.ledger import open_run
 from headstart.study.observer import Observer, decoding_progress
 from headstart.study.planning import Overrides, resolve_recipe
 from headstart.study.presets import DEFAULT_BACKBONE, classroom_recipes, default_backbones, named_recipe
-from headstart.study.run import finished_trial, recipe_to_json
+from headstart.study.run import recipe_to_json
 
 
 @dataclass(frozen=True)
@@ -90,6 +84,7 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
             "Name a probe or a finetune recipe with --recipe."
         )
     backbone = find_backbone(recipe.backbone, request.weights_dir)
+    require_same_weights(recipe, backbone)
     failing = resolve_recipe(recipe, images, split, backbone, Overrides())
     asked = {
         "diagnosis": DIAGNOSIS_SCHEMA_VERSION,
@@ -110,46 +105,27 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
         return ledger.folder
     with ledger.locked():
         bench = Bench(images, split, device, observer)
-        observer.stage("training", 1)
-        first = _known_trial(request, failing, images, split)
-        if first is None:
-            first, _ = finished_trial(failing, backbone, bench, ledger, SEED)
         subject = subject_of_recipe(failing, backbone)
-        examination = examine(subject, images, split, observer)
-        examination = with_training(examination, failing, first, bench, backbone, ledger)
-        judged = judge_trial(first, split)
-        examination = with_duplicates(examination, judged, images)
-        assert examination.remade is not None
-        proved = [finding.cause for finding in examination.findings if finding.status == "proved"]
-        repairing = time.perf_counter()
-        repaired: Recipe | None = None
-        second: TrialResult | None = None
-        cured = repaired_recipe(failing, examination.remade.repaired.preprocessing, proved)
-        cured = resolve_recipe(cured, images, split, backbone, Overrides())
-        if cured.with_changes(name=failing.name) != failing:  # not every proved cause is a setting of the recipe
-            repaired = cured
-            second, _ = finished_trial(repaired, backbone, bench, ledger, SEED)
-            write_text(ledger.folder / "repaired.toml", to_toml(repaired))
-        better = judge_trial(second, split) if second is not None else judged
-        if 16 in proved:
-            better = without_twins(better, images, split)
-        if scratch:
-            examination = with_scratch(examination, scratch, second or first, len(images.class_names))
+        seen = examine(subject, images, split, observer)
+        observer.stage("training", 1)
+        training = Training(bench, backbone, ledger, request.of_run, request.weights_dir)
+        both = train_both(training, failing, seen, scratch)
+        subject = replace(subject, name=both.trained.name)
+        (ledger.folder / "repaired.toml").unlink(missing_ok=True)  # of another request under this name
+        if both.recipe is not None:
+            write_text(ledger.folder / "repaired.toml", to_toml(both.recipe))
         record = make_record(
             subject,
             images,
             split,
-            examination,
-            failing=judged,
-            repaired=better if second is not None or 16 in proved else None,
-            repaired_recipe=repaired,
+            both.examination,
+            failing=both.failing,
+            repaired=both.repaired,
+            repaired_recipe=both.recipe,
             name=ledger.folder.name,
             command=command,
             part="test",
-            seconds={
-                "repair": time.perf_counter() - repairing,
-                "total": time.perf_counter() - started,
-            },
+            seconds={"repair": both.repair_seconds, "total": time.perf_counter() - started},
         )
         write_json(done, record | {"identity": identity})
     return ledger.folder
@@ -164,6 +140,7 @@ def diagnose_own(
     runs: Path,
     name: str | None,
     command: str,
+    weights_dir: Path | None = None,
 ) -> Path:
     """Diagnose somebody's own network, from the tensors that really arrive; or only what is kept of it.
 
@@ -171,13 +148,20 @@ def diagnose_own(
         subject: from `subject_of_module`, or predictions and what else is kept.
         images, split: its data.
         observer: told of every step.
-        runs, name: of the folder; its files are replaced.
+        runs, name: of the folder. Without a name it is the data's, with a number where another diagnosis has that; only the same
+            network, fed the same, on the same data replaces its own.
         command: recorded as the way to reproduce it.
+        weights_dir: where published weights are looked for first.
 
     Returns:
         The folder with `diagnosis.json`.
+
+    Raises:
+        UsageError: the named folder holds another run, or the network cannot be examined.
     """
     started = time.perf_counter()
+    if name is not None:
+        require_own_folder(runs / name, subject)
     if isinstance(subject, Kept):
         examination = examine_predictions(subject.evidence, images, split)
     else:
@@ -188,6 +172,10 @@ def diagnose_own(
     proved = {finding.cause for finding in examination.findings if finding.status == "proved"}
     in_pipeline = proved & set(examination.factors)
     repaired = judge_repaired(examination, failing, images, split)
+    recipe = None
+    if in_pipeline and isinstance(subject, Subject):
+        recipe = recipe_of_subject(subject, examination, weights_dir)
+    ledger = open_run(runs, name, f"{images.name}-diagnosis", own_request(subject, images, split))
     record = make_record(
         subject,
         images,
@@ -195,19 +183,17 @@ def diagnose_own(
         examination,
         failing=failing,
         repaired=repaired,
-        repaired_recipe=_recipe_of(subject, examination) if in_pipeline and isinstance(subject, Subject) else None,
-        name=name or f"{images.name}-diagnosis",
+        repaired_recipe=recipe,
+        name=ledger.folder.name,
         command=command,
         part="test",
         seconds={"repair": time.perf_counter() - repairing, "total": time.perf_counter() - started},
     )
-    folder = runs / str(record["name"])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "repaired.toml").unlink(missing_ok=True)  # of an earlier diagnosis
-    if record["repaired_recipe"] is not None:
-        write_text(folder / "repaired.toml", to_toml(recipe_from_json(record["repaired_recipe"])))
-    write_json(folder / "diagnosis.json", record)
-    return folder
+    (ledger.folder / "repaired.toml").unlink(missing_ok=True)  # of an earlier diagnosis
+    if recipe is not None:
+        write_text(ledger.folder / "repaired.toml", to_toml(recipe))
+    write_json(ledger.folder / "diagnosis.json", record)
+    return ledger.folder
 
 
 def load_data(request: DiagnosisRequest, observer: Observer) -> tuple[ImageSet, Split]:
@@ -234,29 +220,6 @@ def _requested_recipe(request: DiagnosisRequest, images: ImageSet) -> Recipe:
         return next(recipe for recipe in classroom_recipes(backbone) if recipe.uses_pretrained_weights)
     known = [request.backbone] if request.backbone else default_backbones(images)
     return named_recipe(request.recipe, images, known)
-
-
-def _known_trial(request: DiagnosisRequest, recipe: Recipe, images: ImageSet, split: Split) -> TrialResult | None:
-    """The recipe's trial in the run that it comes from, if it is there; `None` otherwise."""
-    if request.of_run is None:
-        return None
-    identity = trial_identity(recipe, images.fingerprint, split, SEED)
-    ledger = Ledger(request.of_run)
-    return ledger.load(identity) if ledger.is_done(identity) else None
-
-
-def _recipe_of(subject: Subject, examination: Examination) -> Recipe | None:
-    """The repaired pipeline of somebody's own network as a recipe of ours, where its backbone is known."""
-    if subject.published is None or examination.remade is None:
-        return None
-    preprocessing = examination.remade.repaired.preprocessing
-    return Recipe(
-        name=f"{subject.published.architecture}-repaired",
-        kind="probe",
-        backbone=subject.published.architecture,
-        preprocessing=preprocessing,
-        input_size=preprocessing.input_size,
-    )
 
 
 def read_diagnosis(folder: Path) -> dict[str, Any]:

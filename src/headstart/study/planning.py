@@ -16,7 +16,7 @@ COMFORTABLE_SECONDS = 15 * 60
 
 DEFAULT_SEEDS = 3
 _SCRATCH_LARGEST_INPUT = 96  # chosen: beyond it the simple CNN only becomes slower
-_ENLARGED = 2
+ENLARGED = 2
 """Images enlarged this much are interpolated bicubically: bilinear blurs them (docs/log.md: 1.7 points on CIFAR-10)."""
 
 _NARROWEST = 8  # chosen: of the fast network; 71% of CIFAR-10 after two epochs
@@ -128,7 +128,7 @@ def backbone_preprocessing(backbone: Backbone, canvas: int, input_size: int | No
     """
     default = backbone.native_size if backbone.fixed_size else default_input_size(canvas, backbone.native_size)
     size = input_size or default
-    enlarged = size >= _ENLARGED * canvas
+    enlarged = size >= ENLARGED * canvas
     interpolation = "bicubic" if enlarged else backbone.preprocessing.interpolation
     return replace(backbone.preprocessing, input_size=size, interpolation=interpolation)
 

@@ -201,6 +201,9 @@ def _evidence(record: dict[str, Any], texts: Texts) -> Inline:
         confidence=confidence(texts),
         counts=texts.listing(counts),
     )
+    others = accuracy.get("repaired_images")
+    if others is not None and others != accuracy["images"]:
+        said += plain(" ") + texts.rich("diagnosis.evidence_repaired_on", count=texts.many(noun, others))
     if experiment and experiment["factors"]:
         said += plain(" ") + texts.rich(
             "diagnosis.evidence_experiment", counts=texts.listing(measured_with(record, texts))

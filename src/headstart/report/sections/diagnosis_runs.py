@@ -22,7 +22,8 @@ from headstart.report.language import Texts
 from headstart.report.sections.diagnosis import confidence, measured_with
 
 _ARRAYS = "arrays"  # the source of data that were handed over in Python: no command can name them
-_CARRIED = ("--weights-dir", "--limit", "--split-seed")  # of `diagnose`, with a value: the same images and weights
+_CARRIED = ("--weights-dir", "--limit", "--split-seed")
+"""Options of `diagnose`, with a value, for the same images and weights. Not --backbone: a recipe's file names its own."""
 
 
 def repair_section(record: dict[str, Any], texts: Texts) -> list[Block]:
