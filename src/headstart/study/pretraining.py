@@ -33,7 +33,7 @@ from headstart.study.planning import backbone_preprocessing, channel_contract
 from headstart.study.prediction import augmented, extraction_seconds, time_steps
 from headstart.training.batches import ImageBatches
 from headstart.training.callbacks import Callback, HistoryLogger
-from headstart.training.distillation import TaughtClassifier, TeacherCriterion, teacher_lessons
+from headstart.training.distillation import DistillationCriterion, StudentClassifier, distillation_targets
 from headstart.training.engine import CURVE_IMAGES, Criterion, Fitted, predict_logits, train_network
 from headstart.training.features import are_extracted, extract_features
 from headstart.training.progress import ProgressBar
@@ -307,11 +307,11 @@ def _train(material: _Material, recipe: Recipe, observer: Observer) -> tuple[Bac
     network = plain
     criterion: Criterion | None = None
     if material.teacher is not None:
-        lessons = _lessons(material.teacher, images, train, device, observer)
+        targets = _targets(material.teacher, images, train, device, observer)
         with seeded_torch(derive_seed(request.seed, "initialisation", "teacher")):
-            network = TaughtClassifier(plain.backbone, plain.head.in_features, classes, lessons.shape[1])
+            network = StudentClassifier(plain.backbone, plain.head.in_features, classes, targets.shape[1])
         labels = images.labels[train]
-        criterion = TeacherCriterion(labels, recipe.label_smoothing, device, lessons, classes, _TEACHER_WEIGHT)
+        criterion = DistillationCriterion(labels, recipe.label_smoothing, device, targets, classes, _TEACHER_WEIGHT)
     network = network.to(device).to(memory_format=torch.channels_last)
     watchers: list[Callback] = [ProgressBar(observer), HistoryLogger(folder)]
     request_path = folder / "request.json"
@@ -333,7 +333,7 @@ def _train(material: _Material, recipe: Recipe, observer: Observer) -> tuple[Bac
     return network, fitted
 
 
-def _lessons(
+def _targets(
     teacher: Backbone, images: ImageSet, train: Indices, device: torch.device, observer: Observer
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """The teacher sees each whole image once, at the size that suits it."""
@@ -345,7 +345,7 @@ def _lessons(
         device=device,
         reporter=observer,
     )
-    return teacher_lessons(features.values, train)
+    return distillation_targets(features.values, train)
 
 
 def _metadata(
