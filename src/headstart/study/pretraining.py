@@ -8,7 +8,7 @@ small32_m.pretraining/  request, learning curve and resume file while it trains
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from headstart.data.sources import load_images
 from headstart.data.splits import TEST, VAL, draw_stratified
 from headstart.environment import describe_environment
-from headstart.errors import DataError, RunError, UsageError
+from headstart.errors import DataError, RunError
 from headstart.files import canonical_json, read_json, sha256_of_text, write_json, write_text
 from headstart.models.backbones import Backbone, build_backbone, find_backbone, seeded_torch, untrained_backbone
 from headstart.models.cost import complexity
@@ -26,6 +26,7 @@ from headstart.models.small32 import FAMILY, LARGEST_IMAGE, NATIVE_SIZE
 from headstart.models.weights import WeightsFile, hash_of_state, read_weights_file, write_weights_file
 from headstart.randomness import derive_seed, generator
 from headstart.records import Augmentation, ImageSet, Indices, Preprocessing, Recipe
+from headstart.study.checks import require, training_checks
 from headstart.study.judge import judge_backbone
 from headstart.study.model_card import model_card
 from headstart.study.observer import Observer, decoding_progress
@@ -176,23 +177,12 @@ def _validate(request: PretrainRequest) -> None:
             8 <= request.input_size <= 2 * LARGEST_IMAGE,
             f"--input-size lies between 8 and {2 * LARGEST_IMAGE} pixels, not {request.input_size}.",
         ),
-        (request.epochs is None or request.epochs >= 1, f"--epochs is at least 1, not {request.epochs}."),
-        (request.batch_size >= 2, f"--batch-size is at least 2, not {request.batch_size}."),
         (0 < request.learning_rate < 10, f"--learning-rate lies between 0 and 10, not {request.learning_rate}."),
         (0 <= request.mixup <= 10, f"--mixup lies between 0 and 10, not {request.mixup}."),
-        (
-            request.augmentation is None or request.augmentation in get_args(Augmentation),
-            f"--augmentation takes {', '.join(get_args(Augmentation))}, not {request.augmentation!r}.",
-        ),
-        (
-            request.epochs is None or request.budget_seconds is None,
-            "--epochs and --budget both say how long to train. Give one of them.",
-        ),
+        *training_checks(request.epochs, request.budget_seconds, request.batch_size, request.augmentation),
         (request.path.suffix == ".safetensors", f"--out ends in .safetensors, not {request.path.name!r}."),
     )
-    for holds, message in checks:
-        if not holds:
-            raise UsageError(message)
+    require(checks)
 
 
 def _train_and_val(images: ImageSet, seed: int) -> tuple[Indices, Indices]:
