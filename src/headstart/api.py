@@ -18,7 +18,8 @@ from headstart.report.results import write_results
 from headstart.report.write import ReportPaths, write_report
 from headstart.study.ledger import Ledger
 from headstart.study.observer import Observer, SilentObserver
-from headstart.study.pretraining import Pretrained, PretrainRequest, run_pretraining
+from headstart.study.pretraining import Pretrained, run_pretraining
+from headstart.study.pretraining_request import PretrainRequest
 from headstart.study.run import StudyRequest, run_study
 from headstart.training.callbacks import Callback
 
@@ -202,13 +203,13 @@ def pretrain(
         architecture: `small32_s`, `small32_m` or `small32_l`.
         teacher: a pretrained backbone whose features are learnt beside the labels; `None` learns from labels alone.
         weights_dir: folder of weight files, searched first for the teacher.
-        input_size: side in pixels that it is made for.
+        input_size: side in pixels that it is made for; larger images are shrunk to it.
         epochs: passes over the images; `None` is 16, or what the budget allows.
         budget: such as `"60m"`, or seconds: epochs are planned to fit. Not together with `epochs`.
         batch_size, learning_rate, mixup: of the training; mixup 0 mixes no images.
         augmentation: `None` crops and recolours, and mirrors where the data is known to allow it.
         title, licence: of the training images, as the model card names them.
-        judges: data sets, which took no part in the training, that a linear probe is to be measured on.
+        judges: other data sets, on which a linear probe is to be measured afterwards.
         limit: use a stratified subset of this many training images.
         seed: of everything that is drawn.
         device, observer, command: as for `compare`.

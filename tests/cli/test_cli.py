@@ -204,6 +204,7 @@ def test_pretrain_says_how_long_it_takes_and_where_it_wrote(terminal: Terminal) 
     )
     done = terminal("pretrain", "digits", *settings)
     assert done.returncode == 0, done.stderr
+    assert "Data digits: 100 images in 10 classes; 90 to train, 10 to validate." in done.stdout
     assert "Plan: 2 epochs, about" in done.stdout
     assert "made.safetensors" in done.stdout[done.stdout.index("Plan") :]
     again = terminal("pretrain", "digits", *settings)

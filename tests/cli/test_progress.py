@@ -1,16 +1,22 @@
 """What the terminal says of a plan before anything is trained, in both languages."""
 
 import io
+import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from headstart.cli.progress import TerminalObserver
-from headstart.records import NotRun, Recipe
+from headstart.cli.progress import TerminalObserver, print_pretrained
+from headstart.data.sources import load_images
+from headstart.models.weights import WeightsFile
+from headstart.records import DuplicateReport, LeftOut, NotRun, Recipe, Split
 from headstart.report.language import Texts
 from headstart.study.ledger import Ledger
-from headstart.study.planning import Plan, PlannedRecipe
+from headstart.study.planning import Plan, PlannedRecipe, PretrainingPlan
+from headstart.study.pretraining import Pretrained
 
 
 def _said(plan: Plan, language: str, folder: Path) -> str:
@@ -66,6 +72,64 @@ def test_a_plan_says_how_long_each_recipe_takes_and_what_was_cut(
     ("language", "words"), [("en", "16 epochs, about 1 h 2 min"), ("es", "16 épocas, unos 1 h 2 min")]
 )
 def test_a_pretraining_says_how_long_it_takes(language: str, words: str) -> None:
+    said = _pretraining_said(PretrainingPlan(16, 3720.0, 3800.0, 32, 32), language)
+    assert words in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("language", "lines"),
+    [
+        (
+            "en",
+            [
+                "Plan: 1 epoch, about 3 min in all.",
+                "That does not fit the budget of 1 min, even with a single epoch.",
+                "Images of 64 px are shrunk to 32 px, the size that the backbone is made for (--input-size).",
+            ],
+        ),
+        (
+            "es",
+            [
+                "Plan: 1 época, unos 3 min en total.",
+                "Eso no cabe en el tiempo indicado (1 min), ni siquiera con una sola época.",
+                "Las imágenes de 64 px se reducen a 32 px, el tamaño para el que se crea la red (--input-size).",
+            ],
+        ),
+    ],
+)
+def test_a_pretraining_says_that_it_does_not_fit_and_that_images_are_shrunk(language: str, lines: list[str]) -> None:
+    said = _pretraining_said(PretrainingPlan(1, 180.0, 60.0, 32, 64), language)
+    assert [line.rstrip() for line in said.splitlines()] == lines
+
+
+def _pretraining_said(plan: PretrainingPlan, language: str) -> str:
     console = Console(file=io.StringIO(), width=200, record=True, color_system=None)
-    TerminalObserver(console, Texts(language)).pretraining_planned(16, 3720.0)
-    assert words in console.export_text().replace("\u00a0", " ")
+    TerminalObserver(console, Texts(language)).pretraining_planned(plan)
+    return console.export_text().replace("\u00a0", " ")
+
+
+def test_the_data_of_a_pretraining_are_said_without_a_test_part() -> None:
+    digits = replace(load_images("digits"), left_out=tuple(LeftOut(f"{n}.png", "empty") for n in range(25)))
+    nothing = np.array([], np.int64)
+    split = Split(np.arange(1000), np.arange(1000, 1100), nothing, 0, "drawn", np.arange(1100, 1107))
+    console = Console(file=io.StringIO(), width=200, record=True, color_system=None)
+    report = DuplicateReport(7, 7, 0, True, ())
+    TerminalObserver(console, Texts("en")).data_ready(digits, split, report)
+    said = [line.rstrip() for line in console.export_text().splitlines()]
+    assert said[0] == "Data digits: 1,797 images in 10 classes; 1,000 to train, 100 to validate."
+    assert said[1] == "The 690 images of its own test part are left alone."
+    assert said[2].startswith("7 training or validation images")
+    assert said[3] == "25 files were left out:"
+    assert said[-1] == "... and 5 more."
+
+
+def test_a_probe_on_images_that_were_trained_on_is_no_praise() -> None:
+    entry = {"data": "x", "labels": 5000, "probe_accuracy": 0.9, "near_duplicates": 8, "exact_duplicates": 4}
+    facts = {"results": json.dumps({"val_accuracy": 0.5}), "judged": json.dumps([entry])}
+    file = WeightsFile(Path("m"), "small32_s", {}, 32, "bilinear", (0, 0, 0), (1, 1, 1), "", "", facts)
+    console = Console(file=io.StringIO(), width=200, record=True, color_system=None)
+    print_pretrained(console, Texts("en"), Pretrained(file, Path("m.md"), was_done=False))
+    said = console.export_text()
+    assert "took no part" not in said
+    assert "It was trained on 4 of these test images" in said

@@ -1,6 +1,7 @@
 """The small32 family: its shapes, its place among timm's models, and the weights that come with the package."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,10 +90,48 @@ def test_a_bundled_file_says_how_it_was_made_and_is_small(name: str) -> None:
     assert "CIFAR" not in metadata["pretraining"]
     assert len(json.loads(metadata["classes"])) == 200
     card = path.with_suffix(".md").read_text(encoding="utf-8")
-    assert metadata["weights_sha256"] in card
+    assert metadata["weights_sha256"] == BUNDLED[name][0]
+    for key in ("weights_sha256", "float32_sha256"):
+        assert f"`{metadata[key]}` |" in card
     assert f"headstart pretrain tiny-imagenet-200/train --architecture {name}" in card
 
 
-def test_the_hash_in_the_metadata_is_that_of_the_weights_before_rounding() -> None:
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_card_of_a_bundled_file_was_judged_as_its_metadata_says(name: str) -> None:
+    path = BUNDLED_WEIGHTS / f"{name}.safetensors"
+    (judged,) = json.loads(read_weights_file(path).metadata["judged"])
+    card = path.with_suffix(".md").read_text(encoding="utf-8").splitlines()
+    row = next(line for line in card if line.startswith(f"| {judged['data']} |"))
+    assert judged["exact_duplicates"] is None  # 32 px and 64 px: there can be none, and none were counted
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        judged["data"],
+        f"{judged['input_size']} px",
+        f"{judged['labels']:,}",
+        f"{judged['test_images']:,}",
+        f"{judged['probe_accuracy']:.1%}",
+        "–",
+        f"{judged['near_duplicates']:,}",
+        f"{judged['probe_accuracy_without_near_duplicates']:.1%}",
+    ]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_file_and_its_card_say_who_taught_it(name: str) -> None:
+    path = BUNDLED_WEIGHTS / f"{name}.safetensors"
+    metadata = read_weights_file(path).metadata
+    teacher = json.loads(metadata["teacher"])
+    assert (teacher["name"], teacher["preprocessing"]["input_size"], teacher["weight"]) == ("mobilenetv2_100", 128, 20)
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert f"`{teacher['weights_sha256']}` |" in card
+    assert "mobilenetv2_100, each image at 128 px (bicubic), weight of its part of the loss 20 |" in card
+
+
+def test_rounding_changes_the_hash() -> None:
     state = Small32(FAMILY["small32_s"]).state_dict()
     assert hash_of_state(state) != hash_of_state({name: value.half() for name, value in state.items()})
+
+
+@pytest.mark.data
+def test_the_teacher_of_the_bundled_files_is_the_one_at_hand(real_weights: Path) -> None:
+    teacher = json.loads(read_weights_file(BUNDLED_WEIGHTS / "small32_m.safetensors").metadata["teacher"])
+    assert find_backbone("mobilenetv2_100", real_weights).weights_sha256 == teacher["weights_sha256"]

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,11 +20,15 @@ from PIL import Image
 import headstart
 from headstart.cli import studies
 from headstart.data.sources import load_images
-from headstart.errors import RunError, UsageError, WeightsError
+from headstart.errors import DataError, RunError, UsageError, WeightsError
 from headstart.files import sha256_of_file
 from headstart.models.backbones import find_backbone
+from headstart.models.weights import read_weights_file
+from headstart.records import DuplicateReport, ImageSet, Split
 from headstart.study.observer import SilentObserver
-from headstart.study.pretraining import Pretrained, PretrainRequest, run_pretraining
+from headstart.study.planning import PretrainingPlan
+from headstart.study.pretraining import Pretrained, run_pretraining
+from headstart.study.pretraining_request import PretrainRequest, val_images
 from headstart.study.run import StudyRequest, run_study
 from tests.models.factory import TINY, write_tiny_weights
 
@@ -53,10 +58,11 @@ def test_it_writes_a_file_and_a_card_and_finds_them_done_the_second_time(tmp_pat
     assert not made.was_done
     facts = made.file.metadata
     assert (made.file.architecture, made.file.input_size, made.file.licence) == ("small32_s", 16, "BSD-3-Clause")
-    assert facts["pretraining"].startswith("Handwritten digits, 290 images of 10 classes at 16x16, 2 epochs")
+    assert facts["pretraining"].startswith("Handwritten digits, 270 images of 10 classes at 16x16, 2 epochs")
     results = json.loads(facts["results"])
     assert results["parameters"] == 461_312
     assert results["train_images"] + results["val_images"] == 300
+    assert results["val_images"] == 30
     assert results["val_accuracy"] <= results["val_accuracy_top5"] <= 1
     judged = json.loads(facts["judged"])[0]
     # Its own training images are judged here, so that they must be found in test.
@@ -65,7 +71,8 @@ def test_it_writes_a_file_and_a_card_and_finds_them_done_the_second_time(tmp_pat
     assert judged["exact_duplicates"] > 0
     assert judged["near_duplicates"] >= judged["exact_duplicates"]
     card = made.card.read_text(encoding="utf-8")
-    for said in ("Handwritten digits", "BSD-3-Clause", "headstart pretrain digits", facts["weights_sha256"]):
+    hashes = facts["weights_sha256"], facts["float32_sha256"]
+    for said in ("Handwritten digits", "BSD-3-Clause", "headstart pretrain digits", *hashes):
         assert said in card
     written = sha256_of_file(made.file.path)
     again = _run(_request(tmp_path, judges=("digits",)))
@@ -152,24 +159,13 @@ def _other_size(folder: Path) -> str:
 
 
 def test_it_says_how_long_it_will_take_before_it_trains(tmp_path: Path) -> None:
-    class Notes(SilentObserver):
-        def __init__(self) -> None:
-            self.planned: list[tuple[int, float]] = []
-            self.trained = False
-
-        def pretraining_planned(self, epochs: int, seconds: float) -> None:
-            assert not self.trained
-            self.planned.append((epochs, seconds))
-
-        def stage(self, name: str, total: int) -> None:
-            self.trained = self.trained or name == "training"
-
-    notes = Notes()
+    notes = _Notes()
     run_pretraining(_request(tmp_path), CPU, notes, "headstart pretrain digits")
-    ((epochs, seconds),) = notes.planned
+    (plan,) = notes.plans
     assert notes.trained
-    assert epochs == 2
-    assert 0 < seconds < 120
+    assert (plan.epochs, plan.input_size, plan.canvas) == (2, 16, 8)
+    assert 0 < plan.predicted_seconds < 120
+    assert not plan.exceeds_budget
 
 
 def test_the_defaults_are_the_same_in_python_on_the_command_line_and_in_the_request() -> None:
@@ -184,6 +180,127 @@ def test_the_defaults_are_the_same_in_python_on_the_command_line_and_in_the_requ
     assert python["judges"].default == fields["judges"].default == ()
     # Nothing that decides the weights is left out of the comparison.
     assert same | {"data", "budget_seconds", "judges"} == fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("pool", "classes", "wanted"),
+    [(100_000, 200, 2000), (20_000, 10, 1000), (600, 2, 60), (40, 10, 10)],
+    ids=["Tiny ImageNet, as the bundled files had it", "a middling set", "a tiny set", "one of each class"],
+)
+def test_val_is_about_a_thousand_images_from_2_to_10_percent(pool: int, classes: int, wanted: int) -> None:
+    assert val_images(pool, classes) == wanted
+
+
+def test_what_was_left_out_and_taken_out_is_said_and_on_the_card(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            for copy in "xyz":  # every image three times, so that val has the pixels of some of train
+                Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}{copy}.png")
+    (tmp_path / "data" / "a" / "broken.png").write_bytes(b"no image")
+    notes = _Notes()
+    request = _request(tmp_path, data=str(tmp_path / "data"), limit=None, epochs=1)
+    made = run_pretraining(request, CPU, notes, "headstart pretrain data")
+    ((images, split, duplicates),) = notes.data
+    assert [file.path for file in images.left_out] == ["a/broken.png"]
+    assert len(split.val) == 12
+    removed = len(split.removed_duplicates)
+    assert removed == duplicates.across_splits > 0
+    assert len(split.train) + len(split.val) + removed == 120
+    assert not np.isin(images.image_hashes[split.train], images.image_hashes[split.val]).any()
+    card = made.card.read_text(encoding="utf-8")
+    assert f"could not be used: 1; training images with the exact pixels of a validation image: {removed} |" in card
+    assert "1 epoch," in card
+    assert "top 5" not in card  # of two classes the right one is always among five
+
+
+def test_the_teacher_and_its_part_in_the_training_are_in_the_file_and_on_the_card(tmp_path: Path) -> None:
+    weights = write_tiny_weights(tmp_path / "weights")
+    made = _run(_request(tmp_path, teacher=TINY, weights_dir=tmp_path / "weights"))
+    teacher = json.loads(made.file.metadata["teacher"])
+    sha256 = find_backbone(str(weights)).weights_sha256
+    assert (teacher["name"], teacher["weights_sha256"], teacher["weight"]) == (TINY, sha256, 20.0)
+    assert teacher["preprocessing"]["input_size"] == 64  # its native size: digits of 8 px are enlarged as far as that
+    card = made.card.read_text(encoding="utf-8")
+    assert f"| SHA-256 of the teacher's weights | `{sha256}` |" in card
+    assert (
+        f"| teacher | {TINY}, each image at 64 px (bicubic), weight of its part of the loss 20; its features took"
+        in card
+    )
+
+
+def test_the_hash_in_the_metadata_is_that_of_the_tensors_as_written(tmp_path: Path) -> None:
+    metadata = _run(_request(tmp_path)).file.metadata
+    assert metadata["weights_sha256"] == find_backbone(str(tmp_path / "made.safetensors")).weights_sha256
+    assert metadata["float32_sha256"] != metadata["weights_sha256"]
+    assert "teacher" not in metadata
+
+
+def test_the_training_images_themselves_are_no_judge(tmp_path: Path) -> None:
+    notes = _Notes()
+    with pytest.raises(UsageError, match="--judge digits"):
+        run_pretraining(_request(tmp_path, limit=None, judges=("digits",)), CPU, notes, "headstart pretrain digits")
+    assert not notes.trained
+    assert not list(tmp_path.glob("*.pretraining"))
+
+
+def test_a_judge_that_cannot_be_split_is_found_out_before_training(tmp_path: Path) -> None:
+    digits = load_images("digits")
+    few = [*np.flatnonzero(digits.labels != 3)[:200], np.flatnonzero(digits.labels == 3)[0]]
+    np.savez(tmp_path / "few.npz", X=digits.images[few], y=digits.labels[few])
+    notes = _Notes()
+    with pytest.raises(DataError, match="Too few images"):
+        run_pretraining(_request(tmp_path, judges=(str(tmp_path / "few.npz"),)), CPU, notes, "headstart pretrain")
+    assert not notes.trained
+
+
+class _Notes(SilentObserver):
+    """Remembers what it is told; stops a training, as Ctrl-C does, once `stop_when` is there."""
+
+    def __init__(self, stop_when: Path | None = None) -> None:
+        self.data: list[tuple[ImageSet, Split, DuplicateReport]] = []
+        self.plans: list[PretrainingPlan] = []
+        self.trained = False
+        self._stop_when = stop_when
+
+    def data_ready(self, images: ImageSet, split: Split, duplicates: DuplicateReport) -> None:
+        self.data.append((images, split, duplicates))
+
+    def pretraining_planned(self, plan: PretrainingPlan) -> None:
+        assert not self.trained
+        self.plans.append(plan)
+
+    def stage(self, name: str, total: int) -> None:
+        self.trained = self.trained or name == "training"
+
+    def advance(self, done: int, loss: float | None = None, accuracy: float | None = None, rate: float = 0.0) -> None:
+        if self._stop_when is not None and self._stop_when.exists():
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"epochs": None, "budget_seconds": 60.0}], ids=["seed", "budget"])
+def test_an_unfinished_training_of_another_request_is_kept(tmp_path: Path, change: dict[str, Any]) -> None:
+    request = _request(tmp_path, epochs=4)
+    with pytest.raises(KeyboardInterrupt):
+        run_pretraining(request, CPU, _Notes(stop_when=request.folder / "checkpoint.safetensors"), "headstart pretrain")
+    kept = {path.name: sha256_of_file(path) for path in request.folder.iterdir()}
+    with pytest.raises(RunError, match="unfinished training of another request, 1 epoch long"):
+        _run(replace(request, **change))
+    assert {path.name: sha256_of_file(path) for path in request.folder.iterdir()} == kept
+    assert not _run(request).was_done
+    assert json.loads(read_weights_file(request.path).metadata["recipe"])["epochs"] == 4
+
+
+@pytest.mark.parametrize("words", [{"title": "Handwritten"}, {"licence": "MIT"}, {"title": "Digits", "licence": "MIT"}])
+def test_a_finished_file_does_not_pass_over_other_words(tmp_path: Path, words: dict[str, Any]) -> None:
+    request = _request(tmp_path, epochs=1)
+    _run(request)
+    with pytest.raises(RunError, match="--" + " and --".join(words)):
+        _run(replace(request, **words))
+    assert _run(replace(request, title="", licence="")).was_done
+    assert _run(request).was_done
 
 
 def test_a_file_made_otherwise_is_not_overwritten(tmp_path: Path) -> None:
@@ -209,9 +326,25 @@ def test_a_teacher_and_a_seed_change_the_weights(tmp_path: Path) -> None:
 
 def test_a_budget_becomes_epochs_and_a_second_run_keeps_them(tmp_path: Path) -> None:
     request = _request(tmp_path, epochs=None, budget_seconds=2.0)
-    epochs = json.loads(_run(request).file.metadata["recipe"])["epochs"]
+    made = _run(request).file
+    epochs = json.loads(made.metadata["recipe"])["epochs"]
     assert epochs >= 1
     assert _run(request).was_done
+    # Timed anew, the budget would give other epochs: the file itself says how many it gave.
+    shutil.rmtree(request.folder)
+    assert _run(request).was_done
+    for other in (replace(request, budget_seconds=60.0), replace(request, budget_seconds=None)):
+        with pytest.raises(RunError, match="not made by this request"):
+            _run(other)
+    assert sha256_of_file(request.path) == sha256_of_file(made.path)
+
+
+def test_a_budget_that_not_even_one_epoch_fits_says_so(tmp_path: Path) -> None:
+    notes = _Notes()
+    run_pretraining(_request(tmp_path, epochs=None, budget_seconds=0.001), CPU, notes, "headstart pretrain digits")
+    (plan,) = notes.plans
+    assert plan.epochs == 1
+    assert plan.exceeds_budget
 
 
 def test_the_sources_own_test_part_is_left_alone(tmp_path: Path) -> None:
@@ -224,6 +357,7 @@ def test_the_sources_own_test_part_is_left_alone(tmp_path: Path) -> None:
     made = _run(_request(tmp_path, data=str(tmp_path / "data"), limit=None, epochs=1))
     results = json.loads(made.file.metadata["results"])
     assert results["train_images"] + results["val_images"] == 45
+    assert results["removed_duplicates"] == 0
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -17,7 +17,7 @@ from headstart.report.sections.cost import written_cut
 from headstart.report.sections.diagnosis_runs import compare_command
 from headstart.report.terminal import comparison_table
 from headstart.study.ledger import Ledger
-from headstart.study.planning import Plan
+from headstart.study.planning import Plan, PretrainingPlan
 from headstart.study.pretraining import Pretrained
 
 _LISTED_FILES = 20  # chosen: a screen's worth; the report lists all
@@ -72,7 +72,7 @@ class TerminalObserver:
         """Say how many images there are, and list the files that were left out."""
         texts = self._texts
         self._say(
-            "cli.data",
+            "cli.data" if len(split.test) else "cli.data_untested",
             name=images.name,
             images=texts.count(len(images.images)),
             classes=texts.count(len(images.class_names)),
@@ -80,6 +80,9 @@ class TerminalObserver:
             val=texts.count(len(split.val)),
             test=texts.count(len(split.test)),
         )
+        used = len(split.train) + len(split.val) + len(split.removed_duplicates)
+        if not len(split.test) and used < len(images.labels):
+            self._say("cli.test_left_alone", count=texts.count(len(images.labels) - used))
         if duplicates.across_splits:
             key = "cli.duplicates_removed" if duplicates.removed else "cli.duplicates_kept"
             self._say(key, count=texts.count(duplicates.across_splits))
@@ -91,7 +94,8 @@ class TerminalObserver:
                 detail = f" ({said})" if said else ""
                 self._console.print(f"  {file.path}: {reason}{detail}", markup=False, highlight=False)
             if len(images.left_out) > _LISTED_FILES:
-                self._say("cli.left_out_more", count=texts.count(len(images.left_out) - _LISTED_FILES))
+                key = "cli.left_out_more" if len(split.test) else "cli.left_out_many"  # a pretraining has no report
+                self._say(key, count=texts.count(len(images.left_out) - _LISTED_FILES))
 
     def plan_ready(self, plan: Plan, ledger: Ledger, done: int) -> None:
         """Say what will run, for how long, and what will not run and why."""
@@ -120,10 +124,16 @@ class TerminalObserver:
         for missing in plan.not_run:
             self._say(f"cli.not_run_{missing.reason.replace('-', '_')}", name=missing.name, detail=missing.detail)
 
-    def pretraining_planned(self, epochs: int, seconds: float) -> None:
-        """Say how long it will train."""
+    def pretraining_planned(self, plan: PretrainingPlan) -> None:
+        """Say how long it will train, whether that fits the budget, and whether images change their size."""
         texts = self._texts
-        self._say("cli.pretrain_plan", epochs=texts.count(epochs), duration=texts.duration(seconds))
+        epochs = texts.many("units.epochs", plan.epochs)
+        self._say("cli.pretrain_plan", epochs=epochs, duration=texts.duration(plan.predicted_seconds))
+        if plan.exceeds_budget and plan.budget_seconds is not None:
+            self._say("cli.pretrain_over_budget", budget=texts.duration(plan.budget_seconds))
+        if plan.canvas != plan.input_size:
+            key = "cli.pretrain_shrunk" if plan.canvas > plan.input_size else "cli.pretrain_enlarged"
+            self._say(key, canvas=str(plan.canvas), size=str(plan.input_size))
 
     def trial_begins(self, recipe: Recipe, seed: int, number: int, total: int) -> None:
         """Nothing: the stages that follow say it."""
@@ -178,7 +188,16 @@ def print_pretrained(console: Console, texts: Texts, made: Pretrained) -> None:
         texts.get(key, path=str(made.file.path), card=str(made.card)),
         texts.get("cli.pretrain_accuracy", accuracy=texts.percent(results["val_accuracy"])),
     ]
-    lines += [
+    for judged in json.loads(made.file.metadata["judged"]):
+        lines += _judged(judged, texts)
+    lines.append(texts.get("cli.pretrain_use", path=str(made.file.path)))
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _judged(judged: dict[str, Any], texts: Texts) -> list[str]:
+    """What a probe found on another data set, and a warning if the backbone was trained on some of its test images."""
+    lines = [
         texts.get(
             "cli.pretrain_judged",
             name=judged["data"],
@@ -186,8 +205,7 @@ def print_pretrained(console: Console, texts: Texts, made: Pretrained) -> None:
             accuracy=texts.percent(judged["probe_accuracy"]),
             near=texts.count(judged["near_duplicates"]),
         )
-        for judged in json.loads(made.file.metadata["judged"])
     ]
-    lines.append(texts.get("cli.pretrain_use", path=str(made.file.path)))
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if judged["exact_duplicates"]:
+        lines.append(texts.get("cli.pretrain_judged_seen", exact=texts.count(judged["exact_duplicates"])))
+    return lines

@@ -140,7 +140,13 @@ def pretrain(
         typer.Option(help="A pretrained backbone whose features are learnt beside the labels. Default: labels alone."),
     ] = None,
     weights_dir: Annotated[Path | None, typer.Option(help="Folder of weight files, for the teacher.")] = None,
-    input_size: Annotated[int, typer.Option(help="Side in pixels that the backbone is made for.")] = 32,
+    input_size: Annotated[
+        int,
+        typer.Option(
+            help="Side in pixels that the backbone is made for. Default 32; larger images are shrunk to it.",
+            show_default=False,
+        ),
+    ] = 32,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images. Default: 16.")] = None,
     budget: Annotated[
         str | None, typer.Option(help="Time to plan the epochs for, such as 60m. Not together with --epochs.")
@@ -161,14 +167,16 @@ def pretrain(
     licence: Annotated[str, typer.Option(help="Licence of the training images, for the model card.")] = "",
     judge: Annotated[
         list[str] | None,
-        typer.Option(help="A data set to measure a linear probe on afterwards, and near duplicates; may be repeated."),
+        typer.Option(
+            help="Another data set to measure a linear probe on afterwards, and near duplicates; may be repeated."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use a stratified subset of this many training images.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     lang: Language = None,
 ) -> None:
-    """Train a backbone for small images at their native size; write its weight file and its model card.
+    """Train a backbone for small images; write its weight file and its model card.
 
     Running the same command again continues where it ended. Use the file with `headstart compare DATA --backbone FILE`.
     """

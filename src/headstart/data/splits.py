@@ -66,7 +66,7 @@ def make_split(
         wanted = round(val_fraction * len(pool))
         chosen = draw_stratified(images.labels[pool], classes, wanted, generator(seed, "split", "val"), leave=1)
         part[pool[chosen]] = VAL
-    report, across = _find_duplicates(images, part, removed=remove_duplicates)
+    report, across = find_duplicates(images, part, removed=remove_duplicates)
     removed = across if remove_duplicates else np.array([], dtype=np.int64)
     if remove_duplicates:
         _check_still_there(images, part, removed)
@@ -161,13 +161,22 @@ def _check_still_there(images: ImageSet, part: npt.NDArray[np.int8], removed: In
             )
 
 
-def _find_duplicates(images: ImageSet, part: npt.NDArray[np.int8], *, removed: bool) -> tuple[DuplicateReport, Indices]:
-    """Find groups of equal images, and those of train or val that are also in a part nearer to test."""
+def find_duplicates(images: ImageSet, part: npt.NDArray[np.int8], *, removed: bool) -> tuple[DuplicateReport, Indices]:
+    """Find groups of equal images, and those of train or val that are also in a part nearer to test.
+
+    Args:
+        images: the set.
+        part: `(N,) int8`, of each image; -1 is an image that is not used, which is in no part.
+        removed: whether the caller takes them out; goes into the report.
+
+    Returns:
+        The report, and the images that are also in a part nearer to test, sorted.
+    """
     _, group, sizes = np.unique(images.image_hashes, return_inverse=True, return_counts=True)
     group = group.reshape(-1)
     nearest = np.full(len(sizes), -1, dtype=np.int8)  # the part nearest to test that each group reaches
     np.maximum.at(nearest, group, part)
-    across = _indices(part < nearest[group])
+    across = _indices((part >= 0) & (part < nearest[group]))
     lowest = np.full(len(sizes), len(images.class_names), dtype=np.int64)
     highest = np.full(len(sizes), -1, dtype=np.int64)
     np.minimum.at(lowest, group, images.labels)

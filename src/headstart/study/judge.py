@@ -1,6 +1,7 @@
-"""How good a pretrained backbone is on a data set that took no part in its training."""
+"""How good a pretrained backbone is on other data than it was trained on."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import numpy as np
 import torch
 
 from headstart.data.near_duplicates import SIMILAR, find_near_duplicates
+from headstart.data.sources import load_images
 from headstart.data.splits import draw_stratified, make_split
+from headstart.errors import UsageError
 from headstart.models.backbones import build_backbone, find_backbone
 from headstart.randomness import generator
-from headstart.records import ImageSet, Indices, Split
-from headstart.study.observer import Observer
+from headstart.records import Booleans, ImageSet, Indices, Split
+from headstart.study.observer import Observer, decoding_progress
 from headstart.study.planning import backbone_preprocessing
 from headstart.training.features import extract_features
 from headstart.training.probe import fit_probe
@@ -23,12 +26,55 @@ JUDGED_LABELS = 5000
 _JUDGED_VAL = 1000
 
 
+@dataclass(frozen=True)
+class Judge:
+    """A data set that a backbone is judged on: its images, and few of them to fit the probe on, with all of its test part."""
+
+    images: ImageSet
+    split: Split
+
+
+def load_judges(sources: Sequence[str], trained_on: ImageSet, observer: Observer) -> tuple[Judge, ...]:
+    """Load and split the data sets to judge on: what cannot be judged on must not be found out after hours of training.
+
+    Args:
+        sources: as for `load_images`.
+        trained_on: the images of the training.
+        observer: told how the decoding goes.
+
+    Raises:
+        UsageError: a source holds the very images of the training.
+        DataError: a source cannot be used, or cannot be split.
+    """
+    judges = []
+    for source in sources:
+        images = load_images(source, progress=decoding_progress(observer))
+        if images.fingerprint == trained_on.fingerprint:
+            raise UsageError(
+                f"--judge {source} holds the very images that are trained on, so it cannot judge what was learned. Name "
+                "other data, or leave it out: the model card has the accuracy on a validation part of the training images."
+            )
+        split, _ = make_split(images)
+        judges.append(Judge(images, _few_labels(images, split)))
+    return tuple(judges)
+
+
 def judge_backbone(
-    images: ImageSet, weights: Path, pretrained_on: ImageSet, train: Indices, device: torch.device, observer: Observer
+    judge: Judge, weights: Path, pretrained_on: ImageSet, train: Indices, device: torch.device, observer: Observer
 ) -> dict[str, Any]:
-    """A linear probe on a data set that took no part in the training, and near duplicates between the two."""
-    split, _ = make_split(images)
-    few = _few_labels(images, split)
+    """A linear probe on another data set than that of the training, and the duplicates between the two.
+
+    Args:
+        judge: the data set.
+        weights: file of the backbone.
+        pretrained_on: images of the pretraining; `train`: `(n,) int64`, which of them it learned from.
+        device: where features are extracted.
+        observer: told of the progress.
+
+    Returns:
+        JSON values, as docs/weights.md describes `judged`; `None` stands where there is nothing to count.
+    """
+    images, split = judge.images, judge.split
     backbone = find_backbone(str(weights))
     preprocessing = backbone_preprocessing(backbone, images.canvas)
     features = extract_features(
@@ -41,27 +87,31 @@ def judge_backbone(
     )
     observer.stage("head", 1)
     head = fit_probe(
-        np.asarray(features.values[few.train]),
-        images.labels[few.train],
-        np.asarray(features.values[few.val]),
-        images.labels[few.val],
+        np.asarray(features.values[split.train]),
+        images.labels[split.train],
+        np.asarray(features.values[split.val]),
+        images.labels[split.val],
         len(images.class_names),
     )
     correct = head.logits(np.asarray(features.values[split.test])).argmax(1) == images.labels[split.test]
     found = find_near_duplicates(images.images, split.test, pretrained_on.images, train)
     observer.advance(1)
-    similar = found.correlation >= SIMILAR
     return {
         "data": images.name,
         "fingerprint": images.fingerprint,
         "input_size": preprocessing.input_size,
-        "labels": len(few.train),
+        "labels": len(split.train),
         "test_images": len(split.test),
-        "probe_accuracy": round(float(correct.mean()), 4),
+        "probe_accuracy": _accuracy(correct),
         "near_duplicates": found.count,
-        "probe_accuracy_without_near_duplicates": round(float(correct[~similar].mean()), 4),
+        "probe_accuracy_without_near_duplicates": _accuracy(correct[found.correlation < SIMILAR]),
         "exact_duplicates": _exact_duplicates(images, split.test, pretrained_on, train),
     }
+
+
+def _accuracy(correct: Booleans) -> float | None:
+    """Rounded to four digits; `None` of no images."""
+    return round(float(correct.mean()), 4) if len(correct) else None
 
 
 def _exact_duplicates(images: ImageSet, test: Indices, pretrained_on: ImageSet, train: Indices) -> int | None:

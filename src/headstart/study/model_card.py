@@ -1,15 +1,24 @@
 """The model card of a pretrained backbone: what it is, what it was made from and how, how good it is, what it is not for."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headstart.records import Recipe
+from headstart.study.pretraining_plan import epochs_in_words
 from headstart.training.engine import Fitted
+
+_TOP = 5
+"""Classes among which the right one is looked for; with no more classes than these it always is."""
 
 
 def model_card(
-    metadata: Mapping[str, str], recipe: Recipe, fitted: Fitted, environment: Mapping[str, Any], command: str
+    metadata: Mapping[str, str],
+    recipe: Recipe,
+    fitted: Fitted,
+    environment: Mapping[str, Any],
+    command: str,
+    teacher_seconds: float | None,
 ) -> str:
     """Write the card (Mitchell et al. 2019) as Markdown.
 
@@ -18,12 +27,8 @@ def model_card(
         recipe, fitted: how it was trained, and how that went.
         environment: of the training, from `describe_environment`.
         command: that makes it again.
+        teacher_seconds: that the teacher's features took; `None` if there was no teacher, or it is not known.
     """
-    results = json.loads(metadata["results"])
-    judged = json.loads(metadata["judged"])
-    classes = json.loads(metadata["classes"])
-    hours = fitted.seconds / 3600
-    machine = environment.get("gpu", f"{environment['processor']}, {environment['threads']} threads")
     lines = [
         f"# {recipe.name}",
         "",
@@ -32,17 +37,7 @@ def model_card(
         "",
         "| | |",
         "|---|---|",
-        f"| parameters | {results['parameters']:,} |",
-        f"| multiply-adds at {recipe.input_size} px | {results['multiply_adds'] / 1e6:.1f} million |",
-        f"| pretrained on | {metadata['pretraining']} |",
-        f"| licence | {metadata['license']} |",
-        f"| accuracy on its own validation part | {_percent(results['val_accuracy'])} (top 5: "
-        f"{_percent(results['val_accuracy_top5'])}) of {results['val_images']:,} images, {len(classes)} classes |",
-        f"| trained for | {recipe.epochs} epochs, {hours:.2f} hours ({fitted.images_per_second:,.0f} images/s), "
-        f"weights of epoch {fitted.best_epoch} kept |",
-        f"| trained on | {machine}; torch {environment['torch']}, headstart {environment['headstart']} |",
-        f"| seed | {metadata['seed']} |",
-        f"| SHA-256 of the float32 weights | `{metadata['weights_sha256']}` |",
+        *_facts(metadata, recipe, fitted, environment, teacher_seconds),
         "",
         "## Made by",
         "",
@@ -58,25 +53,7 @@ def model_card(
         "",
         "## Judged on",
         "",
-    ]
-    if judged:
-        lines += [
-            "A linear probe on frozen features, its L2 chosen on val; test images that resemble a training image of the "
-            "backbone (correlation of at least 0.95 at 16 x 16 px, mirrored or not) are counted, and left out in the last column. "
-            "A dash: no image size is in both sets, so that there can be no exact duplicates.",
-            "",
-            "| data | size | labels | test images | accuracy | exact duplicates | near duplicates | accuracy without them |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {one['data']} | {one['input_size']} px | {one['labels']:,} | {one['test_images']:,} | "
-            f"{_percent(one['probe_accuracy'])} | {_count(one['exact_duplicates'])} | {one['near_duplicates']:,} | "
-            f"{_percent(one['probe_accuracy_without_near_duplicates'])} |"
-            for one in judged
-        ]
-    else:
-        lines.append("Nothing: no data set was named with `--judge`.")
-    lines += [
+        *_judged(json.loads(metadata["judged"])),
         "",
         "## Not for",
         "",
@@ -88,12 +65,81 @@ def model_card(
     return "\n".join(lines)
 
 
+def _facts(
+    metadata: Mapping[str, str],
+    recipe: Recipe,
+    fitted: Fitted,
+    environment: Mapping[str, Any],
+    teacher_seconds: float | None,
+) -> list[str]:
+    """The rows of the table at the top."""
+    results = json.loads(metadata["results"])
+    machine = environment.get("gpu", f"{environment['processor']}, {environment['threads']} threads")
+    return [
+        f"| parameters | {results['parameters']:,} |",
+        f"| multiply-adds at {recipe.input_size} px | {results['multiply_adds'] / 1e6:.1f} million |",
+        f"| pretrained on | {metadata['pretraining']} |",
+        f"| left out | files that could not be used: {results['left_out_files']:,}; training images with the exact pixels of a "
+        f"validation image: {results['removed_duplicates']:,} |",
+        f"| licence | {metadata['license']} |",
+        f"| accuracy on its own validation part | {_own_accuracy(results, len(json.loads(metadata['classes'])))} |",
+        f"| trained for | {epochs_in_words(recipe.epochs)}, {fitted.seconds / 3600:.2f} hours "
+        f"({fitted.images_per_second:,.0f} images/s), weights of epoch {fitted.best_epoch} kept |",
+        *_teacher(json.loads(metadata.get("teacher", "null")), teacher_seconds),
+        f"| trained on | {machine}; torch {environment['torch']}, headstart {environment['headstart']} |",
+        f"| seed | {metadata['seed']} |",
+        f"| SHA-256 of the weights | `{metadata['weights_sha256']}` |",
+        f"| SHA-256 of the same in float32, before they were rounded | `{metadata['float32_sha256']}` |",
+    ]
+
+
+def _own_accuracy(results: Mapping[str, Any], classes: int) -> str:
+    top = f" (top {_TOP}: {_percent(results['val_accuracy_top5'])})" if classes > _TOP else ""
+    return f"{_percent(results['val_accuracy'])}{top} of {results['val_images']:,} images, {classes} classes"
+
+
+def _teacher(teacher: Mapping[str, Any] | None, seconds: float | None) -> list[str]:
+    if teacher is None:
+        return []
+    seen = teacher["preprocessing"]
+    took = (
+        f"; its features took {seconds / 3600:.2f} hours, which the hours above do not hold"
+        if seconds is not None
+        else ""
+    )
+    return [
+        f"| teacher | {teacher['name']}, each image at {seen['input_size']} px ({seen['interpolation']}), weight of its part of "
+        f"the loss {teacher['weight']:g}{took} |",
+        f"| SHA-256 of the teacher's weights | `{teacher['weights_sha256']}` |",
+    ]
+
+
+def _judged(judged: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not judged:
+        return ["Nothing: no data set was named with `--judge`."]
+    return [
+        "A linear probe on frozen features, its L2 chosen on val; test images that resemble a training image of the "
+        "backbone (correlation of at least 0.95 at 16 x 16 px, mirrored or not) are counted, and left out in the last column. "
+        "A dash among the exact duplicates: no image size is in both sets, so that there can be none; in the last column: no "
+        "image is left.",
+        "",
+        "| data | size | labels | test images | accuracy | exact duplicates | near duplicates | accuracy without them |",
+        "|---|---|---|---|---|---|---|---|",
+        *(
+            f"| {one['data']} | {one['input_size']} px | {one['labels']:,} | {one['test_images']:,} | "
+            f"{_percent(one['probe_accuracy'])} | {_count(one['exact_duplicates'])} | {one['near_duplicates']:,} | "
+            f"{_percent(one['probe_accuracy_without_near_duplicates'])} |"
+            for one in judged
+        ),
+    ]
+
+
 def _count(number: int | None) -> str:
     return "–" if number is None else f"{number:,}"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}%"
 
 
 def _shown(recipe: Recipe) -> dict[str, Any]:

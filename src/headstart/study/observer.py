@@ -5,7 +5,7 @@ from typing import Protocol
 
 from headstart.records import DuplicateReport, ImageSet, NotRun, Recipe, Split, TrialResult
 from headstart.study.ledger import Ledger
-from headstart.study.planning import Plan
+from headstart.study.planning import Plan, PretrainingPlan
 from headstart.training.progress import Reporter
 
 
@@ -13,15 +13,15 @@ class Observer(Reporter, Protocol):
     """A reporter that is also told what the study as a whole does."""
 
     def data_ready(self, images: ImageSet, split: Split, duplicates: DuplicateReport) -> None:
-        """The data is decoded and split."""
+        """The data is decoded and split; a pretraining has no test part."""
         ...
 
     def plan_ready(self, plan: Plan, ledger: Ledger, done: int) -> None:
         """The plan is made; `done` of its trials were done before."""
         ...
 
-    def pretraining_planned(self, epochs: int, seconds: float) -> None:
-        """A pretraining has so many epochs and will take about so long, what is done of it included."""
+    def pretraining_planned(self, plan: PretrainingPlan) -> None:
+        """The plan of a pretraining is made."""
         ...
 
     def trial_begins(self, recipe: Recipe, seed: int, number: int, total: int) -> None:
@@ -52,7 +52,7 @@ class SilentObserver:
     def plan_ready(self, plan: Plan, ledger: Ledger, done: int) -> None:
         """Ignore it."""
 
-    def pretraining_planned(self, epochs: int, seconds: float) -> None:
+    def pretraining_planned(self, plan: PretrainingPlan) -> None:
         """Ignore it."""
 
     def trial_begins(self, recipe: Recipe, seed: int, number: int, total: int) -> None:

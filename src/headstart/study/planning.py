@@ -59,6 +59,30 @@ class Plan:
     predicted_seconds: float
 
 
+@dataclass(frozen=True)
+class PretrainingPlan:
+    """How long a pretraining will train, and at which size.
+
+    Attributes:
+        epochs: of the training.
+        predicted_seconds: in all, what is done of it included.
+        budget_seconds: the user's limit; `None` if there is none.
+        input_size: side in pixels that the backbone is made for.
+        canvas: side of the kept images, in pixels.
+    """
+
+    epochs: int
+    predicted_seconds: float
+    budget_seconds: float | None
+    input_size: int
+    canvas: int
+
+    @property
+    def exceeds_budget(self) -> bool:
+        """Whether there is a budget that even one epoch does not fit."""
+        return self.budget_seconds is not None and self.predicted_seconds > self.budget_seconds
+
+
 def resolve_recipe(
     recipe: Recipe, images: ImageSet, split: Split, backbone: Backbone | None, overrides: Overrides
 ) -> Recipe:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
@@ -16,7 +16,6 @@ from headstart.files import read_json, write_json
 from headstart.models.backbones import ALIASES, Backbone, find_backbone, located, untrained_backbone
 from headstart.models.small32 import FAMILY
 from headstart.records import (
-    Augmentation,
     DuplicateReport,
     ImageSet,
     NotRun,
@@ -25,6 +24,7 @@ from headstart.records import (
     TrialResult,
     trial_identity,
 )
+from headstart.study.checks import require, training_checks
 from headstart.study.kinds import Bench
 from headstart.study.ledger import Ledger, open_run, recipe_from_json
 from headstart.study.observer import Observer, decoding_progress
@@ -153,15 +153,6 @@ def _validate(request: StudyRequest) -> None:
     checks = (
         (request.preset in PRESETS, f"--preset takes {' or '.join(PRESETS)}, not {request.preset!r}."),
         (request.seeds is None or request.seeds >= 1, f"--seeds counts runs, at least 1, not {request.seeds}."),
-        (request.epochs is None or request.epochs >= 1, f"--epochs is at least 1, not {request.epochs}."),
-        (
-            request.epochs is None or request.budget_seconds is None,
-            "--epochs and --budget both say how long to train. Give one of them.",
-        ),
-        (
-            request.batch_size is None or request.batch_size >= 2,
-            f"--batch-size is at least 2, not {request.batch_size}.",
-        ),
         (request.limit is None or request.limit >= 10, f"--limit is at least 10 images, not {request.limit}."),
         (0 <= request.margin < 1, f"--margin is a share of all images between 0 and 1, not {request.margin}."),
         (0.5 <= request.confidence < 1, f"The confidence lies between 0.5 and 1, not {request.confidence}."),
@@ -171,14 +162,9 @@ def _validate(request: StudyRequest) -> None:
             request.input_size is None or 8 <= request.input_size <= 1024,
             f"--input-size lies between 8 and 1024 pixels, not {request.input_size}.",
         ),
-        (
-            request.augmentation is None or request.augmentation in get_args(Augmentation),
-            f"--augmentation takes {', '.join(get_args(Augmentation))}, not {request.augmentation!r}.",
-        ),
+        *training_checks(request.epochs, request.budget_seconds, request.batch_size, request.augmentation),
     )
-    for holds, message in checks:
-        if not holds:
-            raise UsageError(message)
+    require(checks)
 
 
 def _requested_recipes(request: StudyRequest, images: ImageSet) -> list[Recipe]:

@@ -1,0 +1,120 @@
+"""The plan of a pretraining: its identity, its epochs fitted to a budget once, and the seconds predicted for them."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headstart.errors import RunError
+from headstart.files import canonical_json, read_json, sha256_of_text, write_json
+from headstart.models.backbones import build_backbone, untrained_backbone
+from headstart.models.network import NetworkSpec, build_network, classifier_spec
+from headstart.records import Recipe
+from headstart.study.planning import PretrainingPlan
+from headstart.study.prediction import augmented, extraction_seconds, time_steps
+from headstart.study.pretraining_request import Material, teacher_preprocessing
+from headstart.training.engine import CURVE_IMAGES
+from headstart.training.features import are_extracted
+
+CHECKPOINT = "checkpoint.safetensors"
+"""The resume file in a pretraining's folder."""
+
+_PLAN = "plan.json"
+_RECIPE_VERSION = 2  # raise it when the same request would train other weights
+
+
+def pretraining_identity(material: Material, recipe: Recipe) -> str:
+    """A hash of everything that decides the weights: recipe, data, split, seed, and the version of how it is done."""
+    return sha256_of_text(
+        canonical_json(
+            {
+                "version": _RECIPE_VERSION,
+                "recipe": asdict(recipe),
+                "data": material.images.fingerprint,
+                "split": [material.split.train.tolist(), material.split.val.tolist()],
+                "seed": material.request.seed,
+            }
+        )
+    )
+
+
+def plan_pretraining(material: Material) -> PretrainingPlan:
+    """Predict the seconds and fit the epochs to the budget; a resumed training keeps the plan that it began with.
+
+    Raises:
+        RunError: the folder holds an unfinished training of another request.
+    """
+    request = material.request
+    path = request.folder / _PLAN
+    asked = {
+        "request": pretraining_identity(material, material.recipe),
+        "budget_seconds": request.budget_seconds,
+    }
+    kept = read_json(path) if path.exists() else {}
+    if any(kept.get(name) != value for name, value in asked.items()):
+        _require_nothing_unfinished(request.folder)
+        kept = asked | _predicted(material)
+        write_json(path, kept)
+    return PretrainingPlan(
+        epochs=int(kept["epochs"]),
+        predicted_seconds=float(kept["predicted_seconds"]),
+        budget_seconds=request.budget_seconds,
+        input_size=request.input_size,
+        canvas=material.images.canvas,
+    )
+
+
+def classifier_structure(material: Material) -> NetworkSpec:
+    """The classifier that is trained; it is judged on the images as they are, since a backbone's features will be theirs."""
+    request, classes = material.request, len(material.images.class_names)
+    backbone = untrained_backbone(request.architecture)
+    return replace(classifier_spec(request.input_size, classes, backbone, material.recipe), mirrored=False)
+
+
+def epochs_in_words(epochs: int) -> str:
+    """The count with its noun.
+
+    >>> epochs_in_words(1), epochs_in_words(16)
+    ('1 epoch', '16 epochs')
+    """
+    return f"{epochs:,} epoch" if epochs == 1 else f"{epochs:,} epochs"
+
+
+def _require_nothing_unfinished(folder: Path) -> None:
+    if not (folder / CHECKPOINT).exists():
+        return
+    history = folder / "history.jsonl"
+    done = len(history.read_text(encoding="utf-8").splitlines()) if history.exists() else 0
+    raise RunError(
+        f"{folder} holds an unfinished training of another request, {epochs_in_words(done)} long. Continue it with the "
+        "command that began it, remove the folder, or name another --out."
+    )
+
+
+def _predicted(material: Material) -> dict[str, Any]:
+    """Epochs and seconds, from a few timed steps."""
+    request, images, recipe, device = material.request, material.images, material.recipe, material.device
+    train, val = material.split.train, material.split.val
+    batch = train[: recipe.batch_size]
+    network = build_network(classifier_structure(material)).to(device).to(memory_format=torch.channels_last)
+    labels = torch.from_numpy(images.labels[batch]).to(device)
+    step, forward = time_steps(network, recipe, augmented(images, batch, recipe, device), labels)
+    watched = min(len(train), CURVE_IMAGES) + len(val)
+    per_epoch = (len(train) / recipe.batch_size) * step + watched / len(batch) * forward
+    teaching = _teaching_seconds(material)
+    epochs = recipe.epochs
+    if request.budget_seconds is not None:
+        epochs = max(1, int((request.budget_seconds - teaching) / per_epoch))
+    return {"epochs": epochs, "seconds_per_step": step, "predicted_seconds": teaching + epochs * per_epoch}
+
+
+def _teaching_seconds(material: Material) -> float:
+    """How long the teacher's features take: none of it where they are in the cache."""
+    teacher, images, device = material.teacher, material.images, material.device
+    if teacher is None:
+        return 0.0
+    seen = teacher_preprocessing(teacher, images)
+    if are_extracted(images, f"{teacher.weights_sha256}", seen, device=device):
+        return 0.0
+    return extraction_seconds(build_backbone(teacher), images, seen, device)

@@ -1,0 +1,178 @@
+"""What a user asks of a pretraining, checked before any work, and the material that it works on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headstart.data.sources import load_images
+from headstart.data.splits import TEST, TRAIN, UNASSIGNED, VAL, draw_stratified, find_duplicates
+from headstart.errors import DataError
+from headstart.models.backbones import Backbone, find_backbone
+from headstart.models.small32 import FAMILY, LARGEST_IMAGE, NATIVE_SIZE
+from headstart.randomness import generator
+from headstart.records import Augmentation, DuplicateReport, ImageSet, Preprocessing, Recipe, Split
+from headstart.study.checks import require, training_checks
+from headstart.study.judge import Judge, load_judges
+from headstart.study.observer import Observer, decoding_progress
+from headstart.study.planning import backbone_preprocessing, channel_contract
+
+DEFAULT_EPOCHS = 16
+
+_LEAST_VAL_SHARE = 0.02  # chosen: enough of a large set (2,000 of Tiny ImageNet's images: +-1 point)
+_LARGEST_VAL_SHARE = 0.1  # chosen: no more of a small one, which needs its images to learn from
+_VAL_IMAGES = 1000  # chosen: +-1.5 points at most; a dozen images would let chance choose the epoch
+_NOT_USED = -1
+
+
+@dataclass(frozen=True)
+class PretrainRequest:
+    """What a user asks of a pretraining; see the command line's help for each option."""
+
+    data: str
+    out: Path | None = None
+    architecture: str = "small32_m"
+    teacher: str | None = None
+    weights_dir: Path | None = None
+    input_size: int = NATIVE_SIZE
+    epochs: int | None = None
+    budget_seconds: float | None = None
+    batch_size: int = 128
+    learning_rate: float = 0.03
+    mixup: float = 0.0
+    augmentation: Augmentation | None = None
+    title: str = ""
+    licence: str = ""
+    judges: tuple[str, ...] = ()
+    limit: int | None = None
+    seed: int = 0
+
+    @property
+    def path(self) -> Path:
+        """Where the weight file goes."""
+        return self.out or Path(f"{self.architecture}.safetensors")
+
+    @property
+    def card(self) -> Path:
+        """Where the model card goes."""
+        return self.path.with_suffix(".md")
+
+    @property
+    def folder(self) -> Path:
+        """Where plan, learning curve and resume file are while it trains."""
+        return self.path.with_suffix(".pretraining")
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a pretraining works on and with.
+
+    Attributes:
+        request: as the user made it.
+        images: all of them.
+        split: train and val of them; test is empty, since a test part of their own is left alone.
+        recipe: complete but for the epochs that a budget allows.
+        teacher: whose features are learnt beside the labels.
+        judges: data sets that the backbone is judged on in the end.
+        device: where the network trains.
+    """
+
+    request: PretrainRequest
+    images: ImageSet
+    split: Split
+    recipe: Recipe
+    teacher: Backbone | None
+    judges: tuple[Judge, ...]
+    device: torch.device
+
+
+def gather_material(request: PretrainRequest, device: torch.device, observer: Observer) -> Material:
+    """Check a request and bring together what it names; nothing is trained, and nothing is written but caches.
+
+    Raises:
+        UsageError: the request cannot be meant.
+        DataError: images that cannot be used, to train on or to judge on.
+        WeightsError: the teacher's weights are not there, or do not fit.
+    """
+    _require_meaning(request)
+    images = load_images(request.data, limit=request.limit, seed=request.seed, progress=decoding_progress(observer))
+    split, duplicates = _train_and_val(images, request.seed)
+    judges = load_judges(request.judges, images, observer)
+    teacher = find_backbone(request.teacher, request.weights_dir) if request.teacher else None
+    observer.data_ready(images, split, duplicates)
+    return Material(request, images, split, _recipe(request, images, split, teacher), teacher, judges, device)
+
+
+def teacher_preprocessing(teacher: Backbone, images: ImageSet) -> Preprocessing:
+    """The teacher sees each whole image once, at the size that suits it."""
+    return backbone_preprocessing(teacher, images.canvas)
+
+
+def _require_meaning(request: PretrainRequest) -> None:
+    require(
+        (
+            (
+                request.architecture in FAMILY,
+                f"--architecture takes {', '.join(FAMILY)}, not {request.architecture!r}.",
+            ),
+            (
+                8 <= request.input_size <= 2 * LARGEST_IMAGE,
+                f"--input-size lies between 8 and {2 * LARGEST_IMAGE} pixels, not {request.input_size}.",
+            ),
+            (0 < request.learning_rate < 10, f"--learning-rate lies between 0 and 10, not {request.learning_rate}."),
+            (0 <= request.mixup <= 10, f"--mixup lies between 0 and 10, not {request.mixup}."),
+            *training_checks(request.epochs, request.budget_seconds, request.batch_size, request.augmentation),
+            (request.path.suffix == ".safetensors", f"--out ends in .safetensors, not {request.path.name!r}."),
+        )
+    )
+
+
+def _train_and_val(images: ImageSet, seed: int) -> tuple[Split, DuplicateReport]:
+    """The source's own test part is left alone; val is its own, or drawn, and shares no pixels with train."""
+    part = np.zeros(len(images.labels), np.int8) if images.official_part is None else images.official_part.copy()
+    part[part == UNASSIGNED] = TRAIN
+    part[part == TEST] = _NOT_USED
+    if not (part == VAL).any():
+        pool, classes = np.flatnonzero(part == TRAIN), len(images.class_names)
+        wanted = val_images(len(pool), classes)
+        rng = generator(seed, "pretraining", "val")
+        part[pool[draw_stratified(images.labels[pool], classes, wanted, rng, leave=1)]] = VAL
+    duplicates, across = find_duplicates(images, part, removed=True)
+    part[across] = _NOT_USED
+    train, val = (np.flatnonzero(part == code).astype(np.int64) for code in (TRAIN, VAL))
+    if len(train) < 2 or not len(val):
+        raise DataError(f"{images.source} has {len(train)} images to train on and {len(val)} to watch it; add images.")
+    return Split(train, val, np.array([], np.int64), seed, "drawn", across), duplicates
+
+
+def val_images(pool: int, classes: int) -> int:
+    """How many of the images become val: about 1,000, but from 2% to 10% of them, and one of each class.
+
+    >>> [val_images(pool, 10) for pool in (50, 600, 20_000, 100_000)]
+    [10, 60, 1000, 2000]
+    """
+    return max(round(_LEAST_VAL_SHARE * pool), min(round(_LARGEST_VAL_SHARE * pool), _VAL_IMAGES), classes)
+
+
+def _recipe(request: PretrainRequest, images: ImageSet, split: Split, teacher: Backbone | None) -> Recipe:
+    mean, std = channel_contract(images, split.train)
+    return Recipe(
+        name=request.architecture,
+        kind="scratch",
+        backbone=request.architecture,
+        # The network starts from nothing; the only pretrained weights that it sees are its teacher's.
+        weights_sha256=teacher.weights_sha256 if teacher else None,
+        preprocessing=Preprocessing(request.input_size, "bilinear", mean, std),
+        input_size=request.input_size,
+        augmentation=request.augmentation or ("crop-flip" if images.mirror_safe else "crop"),
+        epochs=request.epochs or DEFAULT_EPOCHS,
+        batch_size=request.batch_size,
+        optimizer="muon",
+        learning_rate=request.learning_rate,
+        weight_decay=0.02,
+        schedule="one-cycle",
+        label_smoothing=0.1,
+        mixup=request.mixup,
+        weight_averaging=0.998,
+    )
