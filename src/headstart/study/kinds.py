@@ -40,9 +40,7 @@ from headstart.training.features import Features, extract_features
 from headstart.training.probe import LinearHead, fit_probe
 from headstart.training.progress import ProgressBar, Reporter
 
-_TRAINED_STAGES = (
-    3  # of a backbone that cannot be cut: the head and its two last blocks, like the tail of those that can
-)
+_TRAINED_BLOCKS = 2  # of a backbone that cannot be cut, beside the head; like the tail of those that can
 _WHITENED_IMAGES = 1000  # chosen: a million patches for a covariance of 12 x 12
 _CALIBRATION_IMAGES = 512  # chosen: enough for the batch statistics of a random network to settle
 
@@ -189,7 +187,7 @@ def _train_finetune(bench: Bench, recipe: Recipe, backbone: Backbone | None, see
     else:
         trained = network
         if recipe.unfreeze == "last":
-            _freeze_all_but_last(network)
+            freeze_all_but_last(network)
         train, val = (_image_batches(bench, recipe, part) for part in (bench.split.train, bench.split.val))
         logits = _image_logits(bench, recipe, network)
     trained = trained.to(bench.device).to(memory_format=torch.channels_last)
@@ -217,6 +215,25 @@ TRAINERS: dict[Kind, Callable[[Bench, Recipe, Backbone | None, int, Path], Train
     "majority": _train_majority,
 }
 """By kind: `(bench, recipe, backbone, seed, folder of the trial)` to what was trained."""
+
+
+def freeze_all_but_last(network: BackboneClassifier) -> None:
+    """Leave trainable the head and the backbone's last two blocks, and what stands after them.
+
+    A block counts if it has weights to train: what only passes on, drops, flattens or normalises stands at the end of many
+    backbones and would be taken for their last stage. Parameters of the backbone's own (a class token) are frozen.
+
+    Args:
+        network: its parameters' `requires_grad` is set.
+    """
+    network.backbone.requires_grad_(False)
+    missing = _TRAINED_BLOCKS + 1
+    for block in blocks_from_head(network):
+        block.requires_grad_(True)
+        # A scale and a shift per channel are normalisation; weights have two dimensions or more.
+        missing -= any(parameter.ndim > 1 for parameter in block.parameters())
+        if not missing:
+            break
 
 
 def _fit(
@@ -320,11 +337,6 @@ def _classifier(
 ) -> tuple[BackboneClassifier, NetworkSpec]:
     spec = classifier_spec(_preprocessing(recipe).input_size, len(bench.images.class_names), backbone, recipe)
     return BackboneClassifier(module, spec.features, spec.classes, spec.mirrored).eval().to(bench.device), spec
-
-
-def _freeze_all_but_last(network: BackboneClassifier) -> None:
-    for distance, block in enumerate(blocks_from_head(network)):
-        block.requires_grad_(distance < _TRAINED_STAGES)
 
 
 def _image_batches(bench: Bench, recipe: Recipe, part: npt.NDArray[np.int64]) -> ImageBatches:

@@ -13,6 +13,7 @@ from headstart.models.backbones import Backbone, build_random_backbone, seeded_t
 from headstart.models.network import BackboneClassifier, build_network, classifier_spec, freeze_batch_norm
 from headstart.randomness import generator
 from headstart.records import ImageSet, Indices, Preprocessing, Recipe, Split
+from headstart.study.kinds import freeze_all_but_last
 from headstart.training.arithmetic import arithmetic_of, wait_for
 from headstart.training.averaging import WeightAverage
 from headstart.training.batches import ImageBatches
@@ -77,6 +78,8 @@ def predict_seconds(
         spec = classifier_spec(recipe.preprocessing.input_size, classes, backbone, recipe)
         network = BackboneClassifier(module, spec.features, classes, spec.mirrored).to(device)
         network = network.to(memory_format=torch.channels_last)
+        if recipe.unfreeze == "last":
+            freeze_all_but_last(network)
         step, forward_step = time_steps(network, recipe, prepare, labels)
     else:
         trunk, tail = cut
