@@ -22,7 +22,7 @@ from headstart.models.backbones import (
     seeded_torch,
     split_for_fine_tuning,
 )
-from headstart.models.fast import FastCNN
+from headstart.models.fast import FastCNN, images_to_whiten
 from headstart.models.network import (
     BackboneClassifier,
     ConstantClassifier,
@@ -41,7 +41,6 @@ from headstart.training.probe import LinearHead, fit_probe
 from headstart.training.progress import ProgressBar, Reporter
 
 _TRAINED_BLOCKS = 2  # of a backbone that cannot be cut, beside the head; like the tail of those that can
-_WHITENED_IMAGES = 1000  # chosen: a million patches for a covariance of 12 x 12
 _CALIBRATION_IMAGES = 512  # chosen: enough for the batch statistics of a random network to settle
 
 
@@ -96,7 +95,7 @@ def _train_scratch(bench: Bench, recipe: Recipe, backbone: Backbone | None, seed
     network = build_network(spec, derive_seed(seed, "initialisation")).to(bench.device)
     network = network.to(memory_format=torch.channels_last)
     if isinstance(network, FastCNN):
-        network.whiten(_some_training_images(bench, recipe, _WHITENED_IMAGES).to(bench.device))
+        network.whiten(_some_training_images(bench, recipe, images_to_whiten(spec.input_size)))
     train, val = (_image_batches(bench, recipe, part) for part in (bench.split.train, bench.split.val))
     fitted = _fit(bench, recipe, network, train, val, seed, folder)
     return Trained(
@@ -357,7 +356,7 @@ def _array_logits(bench: Bench, activations: Features, network: nn.Module) -> Ca
 
 
 def _some_training_images(bench: Bench, recipe: Recipe, count: int) -> torch.Tensor:
-    """Evenly spaced training images, prepared: at most about `count`."""
+    """Evenly spaced training images, prepared: at least `count` of them where there are as many, fewer than twice as many."""
     part = bench.split.train[:: max(len(bench.split.train) // count, 1)]
     return apply_preprocessing(bench.images.images[part], _preprocessing(recipe))
 
