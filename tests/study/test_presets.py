@@ -1,10 +1,13 @@
 """Recipes by name: what the number of images decides."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from headstart.errors import UsageError
 from headstart.records import ImageSet
-from headstart.study.presets import fast_recipe
+from headstart.study.presets import fast_recipe, read_recipe
 
 
 def _images(count: int, mirror_safe: bool = True) -> ImageSet:
@@ -36,3 +39,12 @@ def test_the_fast_network_makes_a_few_hundred_steps_with_few_images(count: int, 
 def test_the_fast_network_mirrors_only_what_may_be_mirrored() -> None:
     assert fast_recipe(_images(1_000)).augmentation == "shift-alternate"
     assert fast_recipe(_images(1_000, mirror_safe=False)).augmentation == "shift"
+
+
+def test_a_recipe_file_without_epochs_is_read_and_one_with_less_than_none_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\nkind = "scratch"\n')
+    assert read_recipe(path).epochs == 0  # the command line may say how many
+    path.write_text('name = "mine"\nkind = "scratch"\nepochs = -1\n')
+    with pytest.raises(UsageError, match="'epochs': it is -1; expected at least 1"):
+        read_recipe(path)

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from headstart.data.audit import channel_statistics
+from headstart.errors import UsageError
 from headstart.models.backbones import Backbone, default_input_size
 from headstart.records import ImageSet, Indices, NotRun, Preprocessing, Recipe, Split
 from headstart.study.prediction import PredictedCost, predict_seconds
+from headstart.study.presets import trains_by_epochs
 
 COMFORTABLE_SECONDS = 15 * 60
 """Without a budget, as many seeds as fit into this: a coffee's length (chosen)."""
@@ -71,12 +73,15 @@ def resolve_recipe(
 
     Returns:
         A recipe without open fields.
+
+    Raises:
+        UsageError: it trains by epochs, and neither it nor the user says how many.
     """
     changes: dict[str, object] = {}
     if backbone is not None:
         changes["backbone"] = backbone.architecture  # a weight file's path must not decide what a trial is
-    if recipe.epochs:
-        changes["epochs"] = overrides.epochs or recipe.epochs
+    if trains_by_epochs(recipe):
+        changes["epochs"] = overrides.epochs or _stated_epochs(recipe)
     changes["batch_size"] = overrides.batch_size or recipe.batch_size
     if overrides.augmentation is not None and (recipe.kind == "scratch" or recipe.augmentation != "none"):
         changes["augmentation"] = overrides.augmentation
@@ -89,9 +94,18 @@ def resolve_recipe(
         "preprocessing": preprocessing,
         "input_size": preprocessing.input_size,
         "weights_sha256": backbone.weights_sha256 if backbone and recipe.uses_pretrained_weights else None,
-        "callbacks": overrides.callbacks if recipe.epochs else (),
+        "callbacks": overrides.callbacks if trains_by_epochs(recipe) else (),
     }
     return recipe.with_changes(**changes)
+
+
+def _stated_epochs(recipe: Recipe) -> int:
+    if recipe.epochs < 1:
+        raise UsageError(
+            f"The recipe {recipe.name!r} ({recipe.kind}) trains by epochs and does not say how many. "
+            "Give it `epochs`, such as epochs = 20, or say it for all recipes with --epochs 20."
+        )
+    return recipe.epochs
 
 
 def _default_preprocessing(recipe: Recipe, images: ImageSet, split: Split, backbone: Backbone | None) -> Preprocessing:
