@@ -15,6 +15,7 @@ from torch import nn
 
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.errors import RunError, UsageError
+from headstart.files import release_pages
 from headstart.models.backbones import (
     Backbone,
     build_backbone,
@@ -139,6 +140,7 @@ def _train_probe(bench: Bench, recipe: Recipe, backbone: Backbone | None, seed: 
 
     def logits(part: npt.NDArray[np.int64]) -> Logits:
         rows: Logits = np.asarray(features.values[part], np.float32) @ head_weight.T + head_bias
+        release_pages(features.values)
         return rows
 
     return Trained(
@@ -311,13 +313,9 @@ def _share_of_training(bench: Bench) -> float:
 def _fit_convex(bench: Bench, features: npt.NDArray[np.floating]) -> LinearHead:
     bench.reporter.stage("head", 1)
     labels, split = bench.images.labels, bench.split
-    head = fit_probe(
-        np.asarray(features[split.train], np.float32),
-        labels[split.train],
-        np.asarray(features[split.val], np.float32),
-        labels[split.val],
-        len(bench.images.class_names),
-    )
+    train, val = (np.asarray(features[part], np.float32) for part in (split.train, split.val))
+    release_pages(features)  # what is needed of them has been copied
+    head = fit_probe(train, labels[split.train], val, labels[split.val], len(bench.images.class_names))
     bench.reporter.advance(1)
     return head
 
