@@ -93,7 +93,7 @@ def images_to_whiten(size: int) -> int:
 def _patch_covariance(images: torch.Tensor) -> torch.Tensor:
     """Covariance of all patches, `(12, 12) float64`; a block of images at a time, since patches take eight times their memory."""
     each = (images.shape[2] - _PATCH + 1) * (images.shape[3] - _PATCH + 1)
-    blocks, count = images.split(max(_BLOCK_PATCHES // each, 1)), len(images) * each
+    blocks, count = torch.split(images, max(_BLOCK_PATCHES // each, 1)), len(images) * each
     mean = torch.stack([_patches(block).sum(0) for block in blocks]).sum(0) / count
     products = torch.zeros(3 * _PATCH**2, 3 * _PATCH**2, dtype=torch.float64)
     for block in blocks:
