@@ -118,7 +118,8 @@ def compare(
         input_size: side in pixels that every network sees.
         budget: such as `"10m"`, or seconds; seeds and epochs are planned to fit. Not together with `epochs`.
         epochs, batch_size, augmentation: override the recipes' own.
-        limit: use a stratified subset of this many training images.
+        limit: use a stratified subset of this many images for train and val together, and at most as many for test; of all images
+            where the data has no test part of its own.
         margin: differences within it do not matter to you (a share: 0.01 is one point).
         split_seed, val_fraction, test_fraction: of the split, where the data has none of its own.
         keep_duplicates: leave images in train whose exact pixels are in test.

@@ -129,7 +129,8 @@ def diagnose(
         preset: `classroom`, the class exercise as it was.
         backbone: of the recipe; `mobilenetv2_100` if none is named.
         weights_dir: folder of weight files, searched first.
-        limit: use a stratified subset of this many training images.
+        limit: use a stratified subset of this many images for train and val together, and at most as many for test; of all images
+            where the data has no test part of its own.
         split_seed, keep_duplicates: as for `compare`.
         device, name, runs, language, observer, command: as for `compare`.
 

@@ -31,10 +31,12 @@ def _plan() -> Plan:
     recipes = (
         PlannedRecipe(cnn, None, (0, 1), 41.5, asked_epochs=20, asked_width=32),
         PlannedRecipe(fast, None, (0, 1), 12.0, asked_epochs=8, asked_width=32),
-        PlannedRecipe(Recipe("probe", "probe"), None, (0,), 3.2, asked_epochs=0, asked_width=32),
+        PlannedRecipe(Recipe("probe", "probe"), None, (0,), 0.7, asked_epochs=0, asked_width=32, shared_seconds=2.5),
         PlannedRecipe(Recipe("majority", "majority"), None, (0,), 0.0, asked_epochs=0, asked_width=32),
     )
-    return Plan(recipes, (NotRun("small32_l-probe", "not-pretrained", "small32_l"),), (0, 1), 110.2)
+    return Plan(
+        recipes, (NotRun("small32_l-probe", "not-pretrained", "small32_l"),), (0, 1), 110.2, budget_seconds=60.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,17 +45,19 @@ def _plan() -> Plan:
         (
             "en",
             (
-                "  cnn: 2 seeds, about 41.5 s a seed (6 of its 20 epochs)",
-                "  fast: 2 seeds, about 12.0 s a seed (2 of its 8 epochs, width 16 instead of 32)",
-                "  probe: 1 seed, about 3.2 s a seed",
+                "  cnn: 2 seeds, about 1 min 23 s (6 of its 20 epochs)",
+                "  fast: 2 seeds, about 24.0 s (2 of its 8 epochs, width 16 instead of 32)",
+                "  probe: 1 seed, about 3.2 s",
+                "The least that can be planned takes about 1 min 50 s, more than your budget of 1 min.",
             ),
         ),
         (
             "es",
             (
-                "  cnn: 2 semillas, unos 41,5 s por semilla (6 de sus 20 épocas)",
-                "  fast: 2 semillas, unos 12,0 s por semilla (2 de sus 8 épocas; ancho 16 en lugar de 32)",
-                "  probe: 1 semilla, unos 3,2 s por semilla",
+                "  cnn: 2 semillas, unos 1 min 23 s (6 de sus 20 épocas)",
+                "  fast: 2 semillas, unos 24,0 s (2 de sus 8 épocas; ancho 16 en lugar de 32)",
+                "  probe: 1 semilla, unos 3,2 s",
+                "Lo mínimo que se puede planear lleva unos 1 min 50 s, más que tu límite de 1 min.",
             ),
         ),
     ],
@@ -62,10 +66,14 @@ def test_a_plan_says_how_long_each_recipe_takes_and_what_was_cut(
     language: str, lines: tuple[str, ...], tmp_path: Path
 ) -> None:
     said = [line.rstrip() for line in _said(_plan(), language, tmp_path).splitlines()]
-    assert said[1:4] == list(lines)
+    assert said[1:5] == list(lines)
     assert not any("majority" in line for line in said)  # it takes no time worth a line
-    assert "headstart pretrain" in said[4]
-    assert "--architecture small32_l" in said[4]
+    assert "headstart pretrain" in said[5]
+    assert "--architecture small32_l" in said[5]
+
+
+def test_a_plan_that_fits_its_budget_says_nothing_of_it(tmp_path: Path) -> None:
+    assert "budget" not in _said(replace(_plan(), budget_seconds=110.2), "en", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,16 @@ def test_channel_statistics_are_numpys(monkeypatch: pytest.MonkeyPatch, block: i
     np.testing.assert_allclose(std, images[indices].std(axis=(0, 1, 2)), rtol=1e-12)
 
 
+def test_pages_are_given_back_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, released = np.stack([noise(seed, 8, 8, 1) for seed in range(30)])[..., None].repeat(3, axis=3), list[bool]()
+    monkeypatch.setattr(audit, "release_pages", lambda given: released.append(given is images))
+    monkeypatch.setattr(audit, "_BLOCK_BYTES", 10 * images[0].nbytes)
+    channel_statistics(images, np.arange(25))
+    assert released == 3 * [True]
+    assert is_grayscale(images)
+    assert released == 6 * [True]
+
+
 def test_one_coloured_pixel_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "_BLOCK_BYTES", 1000)
     images = np.repeat(np.stack([noise(seed, 8, 8, 1) for seed in range(30)])[..., None], 3, axis=3)

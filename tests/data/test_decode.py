@@ -86,7 +86,24 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, format_name: str, e
     assert decoded.conversions == ("grayscale", "16-bit")
 
 
-def test_sixteen_bit_colour_png_is_recorded(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("highest", "dark"), [(1023, True), (4095, True), (16383, True), (32767, False), (0, False)])
+@pytest.mark.parametrize(("format_name", "extension"), [("PNG", "png"), ("TIFF", "tif")])
+def test_fewer_bits_stored_in_sixteen_are_dark_and_recorded(
+    tmp_path: Path, format_name: str, extension: str, highest: int, dark: bool
+) -> None:
+    few = np.linspace(0, highest, 64).round().astype(np.uint16).reshape(8, 8)
+    decoded = decode_file(saved(tmp_path / f"a.{extension}", few, format_name))
+    assert decoded.image.max() == round(highest / 257)
+    assert ("dark-16-bit" in decoded.conversions) == dark
+    assert "16-bit" in decoded.conversions
+
+
+def test_a_dark_image_of_eight_bits_is_only_dark(tmp_path: Path) -> None:
+    assert decode_file(saved(tmp_path / "a.png", noise(1, channels=1) // 8)).conversions == ("grayscale",)
+
+
+@pytest.mark.parametrize(("factor", "conversions"), [(257, ("16-bit",)), (16, ("16-bit", "dark-16-bit"))])
+def test_sixteen_bit_colour_png_is_recorded(tmp_path: Path, factor: int, conversions: tuple[str, ...]) -> None:
     import struct
     import zlib
 
@@ -94,13 +111,13 @@ def test_sixteen_bit_colour_png_is_recorded(tmp_path: Path) -> None:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     pixels = noise(1, 5, 6)
-    rows = b"".join(b"\0" + np.ascontiguousarray(row.astype(">u2") * 257).astype(">u2").tobytes() for row in pixels)
+    rows = b"".join(b"\0" + np.ascontiguousarray(row.astype(">u2") * factor).astype(">u2").tobytes() for row in pixels)
     header = struct.pack(">IIBBBBB", 6, 5, 16, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     (tmp_path / "a.png").write_bytes(data)
     decoded = decode_file(tmp_path / "a.png")
-    assert np.array_equal(decoded.image, pixels)
-    assert decoded.conversions == ("16-bit",)
+    assert np.array_equal(decoded.image, pixels if factor == 257 else pixels // 16)
+    assert decoded.conversions == conversions
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.0, 255.0), (-3.0, 4000.0)])

@@ -40,6 +40,14 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch, block: int) -> No
     assert set_fingerprint(np.asfortranarray(IMAGES), LABELS, ("a", "b"), PARTS) == expected
 
 
+def test_pages_are_given_back_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = list[bool]()
+    monkeypatch.setattr(fingerprint, "release_pages", lambda images: released.append(images is IMAGES))
+    monkeypatch.setattr(fingerprint, "_BLOCK_BYTES", 3 * IMAGES[0].nbytes)
+    set_fingerprint(IMAGES, LABELS, ("a", "b"), PARTS)
+    assert released == 4 * [True]
+
+
 def test_image_hashes() -> None:
     hashes = image_hashes(IMAGES)
     assert hashes.dtype == np.dtype("<U32")

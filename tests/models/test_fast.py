@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from headstart.models import fast
 from headstart.models.cost import complexity
 from headstart.models.fast import FastCNN
 from headstart.models.network import NetworkSpec, build_network, classifier_spec
@@ -38,6 +39,27 @@ def test_the_first_layer_makes_patches_white_and_does_not_train() -> None:
     assert not network.whitening.weight.requires_grad
     assert network.whitening.bias is not None
     assert network.whitening.bias.requires_grad
+
+
+@pytest.mark.parametrize("block", [1, 400, 5000])
+def test_whitening_takes_a_block_of_images_at_a_time(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    images = torch.randn(30, 3, 12, 15, generator=torch.Generator().manual_seed(0)).cumsum(3) + 5
+    rows = np.concatenate(
+        [images[:, :, y : y + 2, x : x + 2].reshape(30, 12).numpy() for y in range(11) for x in range(14)]
+    )
+    sizes: list[int] = []
+    whole = fast._patches
+
+    def counted(part: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(whole(part)))
+        return whole(part)
+
+    monkeypatch.setattr(fast, "_BLOCK_PATCHES", block)
+    monkeypatch.setattr(fast, "_patches", counted)
+    covariance = fast._patch_covariance(images).numpy()
+    np.testing.assert_allclose(covariance, np.cov(rows.astype(np.float64).T, bias=True), rtol=1e-10)
+    assert max(sizes) <= max(block, 11 * 14)
+    assert sum(sizes) == 2 * len(rows)  # once for the mean, once for what lies around it
 
 
 def test_filters_pass_their_channel_through_at_first() -> None:

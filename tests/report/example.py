@@ -90,6 +90,7 @@ def full_results(names: tuple[str, ...] = CIFAR_NAMES, *, epochs: int = 12) -> d
             ],
             "converted": [
                 {"conversion": "grayscale", "count": 12, "examples": ["train/cat/grey.png"]},
+                {"conversion": "dark-16-bit", "count": 4, "examples": ["train/dog/microscope.tif"]},
                 {"conversion": "cmyk", "count": 2, "examples": ["train/ship/print.jpg", "train/ship/print2.jpg"]},
             ],
             "mirror_safe": True,

@@ -21,7 +21,17 @@ CODES = {
         *("empty", "not-an-image", "truncated", "too-small", "too-large", "unreadable", "not-a-file", "unsupported"),
     ),
     "converted": (
-        *("grayscale", "palette", "alpha", "cmyk", "16-bit", "exif-rotated", "first-frame", "wrong-extension"),
+        *(
+            "grayscale",
+            "palette",
+            "alpha",
+            "cmyk",
+            "16-bit",
+            "dark-16-bit",
+            "exif-rotated",
+            "first-frame",
+            "wrong-extension",
+        ),
         *("other-mode", "cropped"),
     ),
     "kinds": ("scratch", "probe", "finetune", "majority", "random-features"),

@@ -1,18 +1,22 @@
-"""Predicted seconds: what is on the disk already costs nothing, and is not made again."""
+"""Predicted seconds, and how they are fitted to a budget: what is on the disk costs nothing, what is freed is given back."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
 
 from headstart.data.sources import load_images
 from headstart.data.splits import make_split
 from headstart.errors import UsageError
 from headstart.models.backbones import build_backbone, find_backbone
-from headstart.records import Preprocessing
+from headstart.records import Preprocessing, Recipe
+from headstart.study import prediction
 from headstart.study.observer import SilentObserver
-from headstart.study.planning import Overrides, resolve_recipe
-from headstart.study.prediction import predict_seconds
+from headstart.study.planning import Overrides, Plan, make_plan, resolve_recipe
+from headstart.study.prediction import PredictedCost, extraction_seconds, predict_seconds
 from headstart.study.presets import probe_recipe, random_features_recipe
 from headstart.training.features import are_extracted, extract_features
 from tests.models.factory import write_vit
@@ -55,3 +59,140 @@ def test_a_backbone_of_one_size_sees_that_size_and_no_other_can_be_asked_of_it(t
         resolve_recipe(recipe, images, split, backbone, Overrides(input_size=96))
     with pytest.raises(UsageError, match=asked):
         resolve_recipe(recipe.with_changes(preprocessing=Preprocessing(96)), images, split, backbone, Overrides())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "needed"),
+    [
+        (Recipe("mine", "scratch"), True),
+        (Recipe("mine", "finetune", backbone="small32_s"), True),
+        (Recipe("mine", "probe", backbone="small32_s", head="gradient"), True),
+        (Recipe("mine", "random-features", backbone="small32_s", head="gradient"), True),
+        (Recipe("mine", "probe", backbone="small32_s"), False),
+        (Recipe("mine", "majority"), False),
+    ],
+)
+def test_what_trains_by_epochs_needs_a_number_of_them(recipe: Recipe, needed: bool) -> None:
+    images = load_images("digits", limit=100)
+    split, _ = make_split(images)
+    backbone = find_backbone("small32_s", None) if recipe.backbone else None
+    given = resolve_recipe(recipe, images, split, backbone, Overrides(epochs=5))
+    assert given.epochs == (5 if needed else 0)
+    stated = resolve_recipe(recipe.with_changes(epochs=3), images, split, backbone, Overrides())
+    assert stated.epochs == 3
+    if needed:
+        with pytest.raises(UsageError, match=r"'mine' \(.*\) trains by epochs.*--epochs 20"):
+            resolve_recipe(recipe, images, split, backbone, Overrides())
+    else:
+        assert resolve_recipe(recipe, images, split, backbone, Overrides()).epochs == 0
+
+
+def _planned(
+    monkeypatch: pytest.MonkeyPatch, costs: dict[str, PredictedCost], recipes: list[Recipe], **wanted: Any
+) -> Plan:
+    """A plan of recipes whose seconds are known; those of the fast network are of its full width, 32."""
+
+    def predicted(recipe: Recipe, *_: object) -> PredictedCost:
+        cost = costs[recipe.name]
+        return replace(cost, per_epoch=cost.per_epoch * recipe.width / 32)
+
+    monkeypatch.setattr("headstart.study.planning.predict_seconds", predicted)
+    images = load_images("digits", limit=100)
+    split, _ = make_split(images)
+    settings = {"seeds": None, "budget_seconds": None} | wanted
+    return make_plan([(recipe, None) for recipe in recipes], [], images, split, CPU, **settings)
+
+
+FAST = Recipe("fast", "scratch", network="fast", epochs=20)
+PROBE = Recipe("probe", "probe", backbone="b")
+TUNED = Recipe("tuned", "finetune", backbone="b", epochs=5)
+COSTS = {
+    "fast": PredictedCost(shared=0, fixed=1, per_epoch=1),
+    "probe": PredictedCost(shared=10, fixed=2, per_epoch=0),
+    "tuned": PredictedCost(shared=25, fixed=3, per_epoch=4),
+}
+
+
+def test_shared_features_are_charged_once_and_the_lines_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = _planned(monkeypatch, COSTS, [FAST, PROBE, TUNED], seeds=3)
+    assert [planned.shared_seconds for planned in plan.recipes] == [0, 10, 15]
+    assert [planned.seconds for planned in plan.recipes] == [3 * 21, 10 + 2, 15 + 3 * 23]
+    assert plan.predicted_seconds == sum(planned.seconds for planned in plan.recipes)
+    assert [planned.first_seconds for planned in plan.recipes] == [21, 12, 38]
+    first = _planned(monkeypatch, COSTS, [TUNED, PROBE], seeds=3)
+    assert [planned.shared_seconds for planned in first.recipes] == [25, 0]
+
+
+@pytest.mark.parametrize(
+    ("budget", "epochs", "seeds", "width", "least"),
+    [
+        (64 + 12 + 1, [20, 0], 3, 32, False),  # all that was asked for, without the one that does not fit
+        (21 + 12 + 1, [20, 0], 1, 32, False),
+        (11 + 12 + 1, [11, 0], 1, 32, False),
+        (15, [2, 0], 1, 32, False),
+        (14, [2, 0], 1, 16, False),
+        (12, [2, 0], 1, 8, True),
+    ],
+)
+def test_what_a_recipe_frees_is_given_to_the_others(
+    monkeypatch: pytest.MonkeyPatch, budget: float, epochs: list[int], seeds: int, width: int, least: bool
+) -> None:
+    costly = COSTS | {"tuned": PredictedCost(shared=25, fixed=30, per_epoch=100)}
+    plan = _planned(monkeypatch, costly, [FAST, PROBE, TUNED], budget_seconds=budget)
+    assert [(missing.name, missing.reason, missing.detail) for missing in plan.not_run] == [("tuned", "budget", "555")]
+    assert [planned.recipe.epochs for planned in plan.recipes] == epochs
+    assert (len(plan.seeds), plan.recipes[0].recipe.width) == (seeds, width)
+    assert plan.is_over_budget == least
+
+
+def test_without_a_budget_nothing_is_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = COSTS | {"fast": PredictedCost(shared=0, fixed=0, per_epoch=1000)}
+    plan = _planned(monkeypatch, slow, [FAST])
+    assert (plan.predicted_seconds, len(plan.seeds), plan.is_over_budget) == (20_000, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "depthwise"),
+    [("mobilenetv3_small_050", True), ("convnext_tiny", False), ("resnet18", False), ("small32_s", False)],
+)
+def test_depthwise_networks_gain_more_from_the_other_engine(architecture: str, depthwise: bool) -> None:
+    module = timm.create_model(architecture, num_classes=0)
+    expected = prediction._DEPTHWISE_SPEED_UP if depthwise else prediction._PLAIN_SPEED_UP
+    assert prediction._speed_up(module, 32) == expected
+    assert not any(layer._forward_hooks for layer in module.modules())
+
+
+def test_a_network_that_could_not_be_exported_is_not_expected_to_gain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+    monkeypatch.setattr(prediction, "_time_forward", lambda *_: 1.6)
+    monkeypatch.setattr(prediction, "_TIMED_IMAGES", 16)
+    images, seen = load_images("digits", limit=100), Preprocessing(32)
+    module = timm.create_model("small32_s", num_classes=0).eval()
+
+    def predicted(key: str = "k") -> float:
+        return extraction_seconds(module, images, seen, CPU, key) - prediction._EXPORT_SECONDS
+
+    assert predicted() == pytest.approx(0.1 * 100 / prediction._PLAIN_SPEED_UP)
+    with monkeypatch.context() as broken:
+        broken.setattr("headstart.training.frozen._checked_graph", lambda *_: None)
+        extract_features(images, module, "k", seen, device=CPU, reporter=SilentObserver())
+    assert predicted() == pytest.approx(0.1 * 100)
+    assert predicted("other") < 0.1 * 100
+    extract_features(images, module, "k", seen, device=CPU, reporter=SilentObserver(), half_precision=True)
+    assert predicted() < 0.1 * 100
+
+
+def test_the_network_is_timed_on_the_device_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = set[str]()
+
+    def noted(module: torch.nn.Module, inputs: torch.Tensor) -> float:
+        devices.update(parameter.device.type for parameter in module.parameters())
+        devices.add(inputs.device.type)
+        return 0.0
+
+    monkeypatch.setattr(prediction, "_time_forward", noted)
+    module = timm.create_model("small32_s", num_classes=0)
+    extraction_seconds(module, load_images("digits", limit=100), Preprocessing(32), torch.device("meta"))
+    assert devices == {"meta"}

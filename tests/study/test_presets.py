@@ -1,10 +1,13 @@
 """Recipes by name: what the number of images decides."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from headstart.errors import UsageError
 from headstart.records import ImageSet
-from headstart.study.presets import fast_recipe, shown_names
+from headstart.study.presets import fast_recipe, read_recipe, shown_names
 
 
 def _images(count: int, mirror_safe: bool = True) -> ImageSet:
@@ -52,3 +55,12 @@ def test_backbones_that_are_called_alike_are_told_apart() -> None:
         "c/y.safetensors": "y",
         "d/y.safetensors": "y-file",
     }
+
+
+def test_a_recipe_file_without_epochs_is_read_and_one_with_less_than_none_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\nkind = "scratch"\n')
+    assert read_recipe(path).epochs == 0  # the command line may say how many
+    path.write_text('name = "mine"\nkind = "scratch"\nepochs = -1\n')
+    with pytest.raises(UsageError, match="'epochs': it is -1; expected at least 1"):
+        read_recipe(path)

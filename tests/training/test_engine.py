@@ -197,6 +197,49 @@ def test_mixup_trains_on_mixed_images_and_both_labels(tmp_path: Path) -> None:
     assert fitted.history[0].train_loss == pytest.approx(np.log(2), rel=1e-5)
 
 
+class Counter(Callback):
+    """Counts epochs, across a resume."""
+
+    def __init__(self) -> None:
+        self.epochs = 0
+
+    def on_epoch_end(self, training: Training, record: EpochRecord) -> None:
+        self.epochs += 1
+
+    def state(self) -> dict[str, Any]:
+        return {"epochs": self.epochs}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.epochs = state["epochs"]
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_a_training_is_resumed_with_a_watcher_more_or_less(tmp_path: Path, added: bool) -> None:
+    recipe = RECIPE.with_changes(early_stopping_patience=3)
+    whole, _ = _train(tmp_path / "whole", recipe)
+    before: list[Callback] = [Counter(), KillAfter(3)] if added else [HistoryLogger(tmp_path), Counter(), KillAfter(3)]
+    with pytest.raises(Killed):
+        _train(tmp_path / "killed", recipe, callbacks=before)
+    counter = Counter()
+    after: list[Callback] = [HistoryLogger(tmp_path), counter] if added else [counter]
+    resumed, fitted = _train(tmp_path / "killed", recipe, callbacks=after)
+    assert counter.epochs == 3
+    assert _bytes(whole) == _bytes(resumed)
+    assert fitted.earlier_seconds == sum(record.seconds for record in fitted.history[:2])
+    assert 0 < fitted.earlier_seconds < fitted.seconds
+
+
+def test_a_checkpoint_of_another_format_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as older:
+        older.setattr("headstart.training.checkpoint._FORMAT", "1")
+        with pytest.raises(Killed):
+            _train(tmp_path, callbacks=[KillAfter(3)])
+    anew, fitted = _train(tmp_path)
+    whole, _ = _train(tmp_path / "whole")
+    assert _bytes(anew) == _bytes(whole)
+    assert fitted.earlier_seconds == 0
+
+
 def test_a_damaged_checkpoint_is_thrown_away(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes(b"torn")
     damaged, _ = _train(tmp_path)

@@ -109,16 +109,19 @@ class TerminalObserver:
             duration=texts.duration(plan.predicted_seconds),
         )
         for planned in plan.recipes:
-            if planned.seconds_per_seed:
+            if planned.seconds:
                 cut = written_cut(asdict(planned.recipe), planned.asked_epochs, planned.asked_width, texts)
                 line = texts.get(
                     "cli.plan_recipe",
                     name=planned.recipe.name,
                     seeds=texts.many("units.seeds", len(planned.seeds)),
-                    duration=texts.duration(planned.seconds_per_seed),
+                    duration=texts.duration(planned.seconds),
                     cut=f" ({cut})" if cut else "",
                 )
                 self._console.print(f"  {line}", markup=False, highlight=False)
+        if plan.budget_seconds is not None and plan.is_over_budget:
+            least, budget = texts.duration(plan.predicted_seconds), texts.duration(plan.budget_seconds)
+            self._say("cli.over_budget", duration=least, budget=budget)
         if done:
             self._say("cli.already_done", done=texts.count(done), total=texts.count(total), folder=str(ledger.folder))
         for missing in plan.not_run:

@@ -59,7 +59,13 @@ def compare(
             "is safe for the data."
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Use a stratified subset of this many training images.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Use a stratified subset of this many images for train and val together, and at most as many for test; of all "
+            "images where the data has no test part of its own."
+        ),
+    ] = None,
     margin: Annotated[
         float, typer.Option(help="Differences within it do not matter to you, in points of accuracy.")
     ] = 1.0,
@@ -253,7 +259,13 @@ def diagnose(
             help="Your training's curve: .json (lists by name) or .csv (a line per epoch, as Keras' CSVLogger)."
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Use a stratified subset of this many training images.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Use a stratified subset of this many images for train and val together, and at most as many for test; of all "
+            "images where the data has no test part of its own."
+        ),
+    ] = None,
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Leave images in train whose exact pixels are in test.")
     ] = False,

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.files import release_pages
 from headstart.randomness import generator
 from headstart.records import DuplicateReport, Images, ImageSet, Indices, Split
 
@@ -90,6 +91,7 @@ def channel_statistics(images: Images, indices: Indices) -> tuple[npt.NDArray[np
         block = images[indices[start : start + step]].reshape(-1, 3).astype(np.float64)
         total += block.sum(axis=0)
         squares += np.einsum("nc,nc->c", block, block)
+        release_pages(images)
     count = len(indices) * images.shape[1] * images.shape[2]
     mean = total / count
     return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
@@ -106,6 +108,7 @@ def is_grayscale(images: Images) -> bool:
         block = images[start : start + step]
         if not (np.array_equal(block[..., 0], block[..., 1]) and np.array_equal(block[..., 0], block[..., 2])):
             return False
+        release_pages(images)
     return True
 
 

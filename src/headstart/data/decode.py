@@ -29,11 +29,13 @@ from PIL import (
 from headstart.errors import DataError
 from headstart.records import Images
 
-DECODER_VERSION = 1
-"""Rises when the same file would give other pixels, so that caches made before are not used."""
+DECODER_VERSION = 2
+"""Rises when the same file would give other pixels or conversions, so that caches made before are not used."""
 
 SMALLEST_SIDE = 4  # chosen: below this an image has fewer pixels than most data sets have classes
 _PREFIX_BYTES = 32  # the longest signature below ends at byte 18
+_DARK = 64
+"""Of 255: the brightest pixel of a file that uses at most 14 of its 16 bits (16,383 / 257), as 10- and 12-bit cameras write them."""
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {  # EXIF 2.32, tag 274: what undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -93,7 +95,8 @@ class Decoded:
     Attributes:
         image: `(H, W, 3) uint8` RGB, upright.
         conversions: what had to be done, in the words of `results.json`: `grayscale`, `palette`, `alpha`, `cmyk`,
-            `16-bit`, `exif-rotated`, `first-frame`, `wrong-extension`, `other-mode`, `cropped`.
+            `16-bit`, `dark-16-bit` (beside it: the file uses at most a quarter of that range, and has become dark),
+            `exif-rotated`, `first-frame`, `wrong-extension`, `other-mode`, `cropped`.
     """
 
     image: Images
@@ -191,6 +194,9 @@ def decode_file(path: str | os.PathLike[str]) -> Decoded:
                     pixels = np.asarray(upright)
             if sixteen_bit and "16-bit" not in conversions:
                 conversions.append("16-bit")
+            if "16-bit" in conversions and 0 < pixels.max() <= _DARK:
+                # Not brightened here: one file does not tell what range the others have, nor those to be predicted.
+                conversions.append("dark-16-bit")
             if getattr(image, "is_animated", False):
                 conversions.append("first-frame")
     except Undecodable:

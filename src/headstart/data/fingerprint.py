@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from headstart.files import canonical_json, sha256_of_text
+from headstart.files import canonical_json, release_pages, sha256_of_text
 from headstart.records import Images, Labels
 
 IMAGE_HASH_CHARACTERS = 32  # 128 bits: no accidental collision in any data set that fits a disk
@@ -57,6 +57,7 @@ def set_fingerprint(
     step = max(1, _BLOCK_BYTES // max(1, int(np.prod(images.shape[1:]))))
     for start in range(0, len(images), step):
         pixels.update(np.ascontiguousarray(images[start : start + step]).data)
+        release_pages(images)
     parts = None if official_part is None else hashlib.sha256(official_part.astype("<i1").tobytes()).hexdigest()
     return sha256_of_text(
         canonical_json(

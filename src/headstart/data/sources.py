@@ -36,8 +36,8 @@ def load_images(
     Args:
         source: `digits`, `cifar10`, `cifar100`, a folder, or an `.npz` file. A folder with the name of a built-in set
             is written with its path, such as `./digits`.
-        limit: use only this many images, each class with its share. If the source has parts of its own, the limit is
-            on train and val together, and test is cut to the same number if it is larger. `None` uses all.
+        limit: use only this many images, each class with its share. If the source has a test part of its own, the limit
+            is on train and val together, and test is cut to the same number if it is larger. `None` uses all.
         seed: draws the images of a limit.
         download: whether the network may be used.
         progress: called with (done, total): files while they are decoded, bytes while they are downloaded.

@@ -13,6 +13,11 @@ from headstart.models.scratch import LARGE_INPUT
 
 _PATCH = 2  # side of the whitened patches, as in the source
 _REGULARISED = 5e-4  # added to a patch direction's variance before its root is taken, as in the source
+_WHITENED_PATCHES = 1_000_000  # chosen: for a covariance of 12 x 12
+_WHITENED_IMAGES = (250, 1000)  # chosen: fewer would be too much alike, more would tell nothing new
+_BLOCK_PATCHES = (
+    1 << 21
+)  # unfolded at once, 200 MB in float64; chosen: all patches of small images, whose sums nothing changes
 _LOGIT_SCALE = 1 / 9  # as in the source: it keeps the first logits small beside the large first steps
 _WIDENING = 4  # the second and third group have four times the first one's channels, as in the source
 
@@ -66,13 +71,41 @@ class FastCNN(nn.Module):
             images: `(N, 3, H, W) float32`, preprocessed; a few thousand training images are enough.
         """
         # On the CPU, so that every device starts from the same layer, and because not every device has float64.
-        patches = images.cpu().unfold(2, _PATCH, 1).unfold(3, _PATCH, 1).permute(0, 2, 3, 1, 4, 5)
-        rows = patches.reshape(-1, 3 * _PATCH**2).double()
-        rows = rows - rows.mean(0)
-        variances, axes = np.linalg.eigh((rows.T @ rows / len(rows)).numpy())
+        variances, axes = np.linalg.eigh(_patch_covariance(images.cpu()).numpy())
         whitened = (axes / np.sqrt(variances + _REGULARISED)).T.reshape(-1, 3, _PATCH, _PATCH)
         both = np.concatenate([whitened, -whitened]).astype(np.float32)
         self.whitening.weight.copy_(torch.from_numpy(both))
+
+
+def images_to_whiten(size: int) -> int:
+    """How many training images tell enough of the patches: a million patches' worth, but neither too few nor too many.
+
+    Args:
+        size: side of the images in pixels.
+
+    >>> [images_to_whiten(size) for size in (8, 32, 48, 96, 224)]
+    [1000, 1000, 452, 250, 250]
+    """
+    fewest, most = _WHITENED_IMAGES
+    return min(max(_WHITENED_PATCHES // (size - _PATCH + 1) ** 2, fewest), most)
+
+
+def _patch_covariance(images: torch.Tensor) -> torch.Tensor:
+    """Covariance of all patches, `(12, 12) float64`; a block of images at a time, since patches take eight times their memory."""
+    each = (images.shape[2] - _PATCH + 1) * (images.shape[3] - _PATCH + 1)
+    blocks, count = torch.split(images, max(_BLOCK_PATCHES // each, 1)), len(images) * each
+    mean = torch.stack([_patches(block).sum(0) for block in blocks]).sum(0) / count
+    products = torch.zeros(3 * _PATCH**2, 3 * _PATCH**2, dtype=torch.float64)
+    for block in blocks:
+        rows = _patches(block).sub_(mean)
+        products += rows.T @ rows
+    return products / count
+
+
+def _patches(images: torch.Tensor) -> torch.Tensor:
+    """All patches of the images, `(n, 12) float64`."""
+    patches = images.unfold(2, _PATCH, 1).unfold(3, _PATCH, 1).permute(0, 2, 3, 1, 4, 5)
+    return patches.reshape(-1, 3 * _PATCH**2).double()
 
 
 class _Group(nn.Sequential):

@@ -197,7 +197,7 @@ def _recipe_entry(outcome: RecipeOutcome, study: StudyOutcome) -> dict[str, Any]
         "chosen": [{"seed": result.seed} | result.chosen for result in results],
         "mistakes": [],
         "planned": {
-            "seconds": outcome.planned.seconds_per_seed,
+            "seconds": outcome.planned.first_seconds,
             "asked_epochs": outcome.planned.asked_epochs,
             "asked_width": outcome.planned.asked_width,
         },

@@ -15,6 +15,7 @@ from torch import nn
 
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.errors import RunError, UsageError
+from headstart.files import release_pages
 from headstart.models.backbones import (
     Backbone,
     build_backbone,
@@ -22,7 +23,7 @@ from headstart.models.backbones import (
     seeded_torch,
     split_for_fine_tuning,
 )
-from headstart.models.fast import FastCNN
+from headstart.models.fast import FastCNN, images_to_whiten
 from headstart.models.network import (
     BackboneClassifier,
     ConstantClassifier,
@@ -40,10 +41,7 @@ from headstart.training.features import Features, extract_features
 from headstart.training.probe import LinearHead, fit_probe
 from headstart.training.progress import ProgressBar, Reporter
 
-_TRAINED_STAGES = (
-    3  # of a backbone that cannot be cut: the head and its two last blocks, like the tail of those that can
-)
-_WHITENED_IMAGES = 1000  # chosen: a million patches for a covariance of 12 x 12
+_TRAINED_BLOCKS = 2  # of a backbone that cannot be cut, beside the head; like the tail of those that can
 _CALIBRATION_IMAGES = 512  # chosen: enough for the batch statistics of a random network to settle
 
 
@@ -98,7 +96,7 @@ def _train_scratch(bench: Bench, recipe: Recipe, backbone: Backbone | None, seed
     network = build_network(spec, derive_seed(seed, "initialisation")).to(bench.device)
     network = network.to(memory_format=torch.channels_last)
     if isinstance(network, FastCNN):
-        network.whiten(_some_training_images(bench, recipe, _WHITENED_IMAGES).to(bench.device))
+        network.whiten(_some_training_images(bench, recipe, images_to_whiten(spec.input_size)))
     train, val = (_image_batches(bench, recipe, part) for part in (bench.split.train, bench.split.val))
     fitted = _fit(bench, recipe, network, train, val, seed, folder)
     return Trained(
@@ -142,6 +140,7 @@ def _train_probe(bench: Bench, recipe: Recipe, backbone: Backbone | None, seed: 
 
     def logits(part: npt.NDArray[np.int64]) -> Logits:
         rows: Logits = np.asarray(features.values[part], np.float32) @ head_weight.T + head_bias
+        release_pages(features.values)
         return rows
 
     return Trained(
@@ -189,7 +188,7 @@ def _train_finetune(bench: Bench, recipe: Recipe, backbone: Backbone | None, see
     else:
         trained = network
         if recipe.unfreeze == "last":
-            _freeze_all_but_last(network)
+            freeze_all_but_last(network)
         train, val = (_image_batches(bench, recipe, part) for part in (bench.split.train, bench.split.val))
         logits = _image_logits(bench, recipe, network)
     trained = trained.to(bench.device).to(memory_format=torch.channels_last)
@@ -217,6 +216,25 @@ TRAINERS: dict[Kind, Callable[[Bench, Recipe, Backbone | None, int, Path], Train
     "majority": _train_majority,
 }
 """By kind: `(bench, recipe, backbone, seed, folder of the trial)` to what was trained."""
+
+
+def freeze_all_but_last(network: BackboneClassifier) -> None:
+    """Leave trainable the head and the backbone's last two blocks, and what stands after them.
+
+    A block counts if it has weights to train: what only passes on, drops, flattens or normalises stands at the end of many
+    backbones and would be taken for their last stage. Parameters of the backbone's own (a class token) are frozen.
+
+    Args:
+        network: its parameters' `requires_grad` is set.
+    """
+    network.backbone.requires_grad_(False)
+    missing = _TRAINED_BLOCKS + 1
+    for block in blocks_from_head(network):
+        block.requires_grad_(True)
+        # A scale and a shift per channel are normalisation; weights have two dimensions or more.
+        missing -= any(parameter.ndim > 1 for parameter in block.parameters())
+        if not missing:
+            break
 
 
 def _fit(
@@ -295,13 +313,9 @@ def _share_of_training(bench: Bench) -> float:
 def _fit_convex(bench: Bench, features: npt.NDArray[np.floating]) -> LinearHead:
     bench.reporter.stage("head", 1)
     labels, split = bench.images.labels, bench.split
-    head = fit_probe(
-        np.asarray(features[split.train], np.float32),
-        labels[split.train],
-        np.asarray(features[split.val], np.float32),
-        labels[split.val],
-        len(bench.images.class_names),
-    )
+    train, val = (np.asarray(features[part], np.float32) for part in (split.train, split.val))
+    release_pages(features)  # what is needed of them has been copied
+    head = fit_probe(train, labels[split.train], val, labels[split.val], len(bench.images.class_names))
     bench.reporter.advance(1)
     return head
 
@@ -322,11 +336,6 @@ def _classifier(
     return BackboneClassifier(module, spec.features, spec.classes, spec.mirrored).eval().to(bench.device), spec
 
 
-def _freeze_all_but_last(network: BackboneClassifier) -> None:
-    for distance, block in enumerate(blocks_from_head(network)):
-        block.requires_grad_(distance < _TRAINED_STAGES)
-
-
 def _image_batches(bench: Bench, recipe: Recipe, part: npt.NDArray[np.int64]) -> ImageBatches:
     images, labels = bench.images.images, bench.images.labels
     return ImageBatches(images, labels, part, _preprocessing(recipe), recipe.augmentation, bench.device)
@@ -345,7 +354,7 @@ def _array_logits(bench: Bench, activations: Features, network: nn.Module) -> Ca
 
 
 def _some_training_images(bench: Bench, recipe: Recipe, count: int) -> torch.Tensor:
-    """Evenly spaced training images, prepared: at most about `count`."""
+    """Evenly spaced training images, prepared: at least `count` of them where there are as many, fewer than twice as many."""
     part = bench.split.train[:: max(len(bench.split.train) // count, 1)]
     return apply_preprocessing(bench.images.images[part], _preprocessing(recipe))
 

@@ -10,6 +10,7 @@ from headstart.errors import UsageError
 from headstart.models.backbones import Backbone, default_input_size
 from headstart.records import ImageSet, Indices, NotRun, Preprocessing, Recipe, Split
 from headstart.study.prediction import PredictedCost, predict_seconds
+from headstart.study.presets import trains_by_epochs
 
 COMFORTABLE_SECONDS = 15 * 60
 """Without a budget, as many seeds as fit into this: a coffee's length (chosen)."""
@@ -21,6 +22,10 @@ ENLARGED = 2
 
 _NARROWEST = 8  # chosen: of the fast network; 71% of CIFAR-10 after two epochs
 _FEWEST_EPOCHS = 2  # a learning curve needs two points
+
+_Entries = list[tuple[Recipe, Backbone | None]]
+_Predict = Callable[[Recipe, Backbone | None], PredictedCost]
+_Fitted = tuple[int, _Entries, list[PredictedCost]]  # number of seeds, recipes, their costs
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,12 @@ class Overrides:
 
 @dataclass(frozen=True)
 class PlannedRecipe:
-    """A resolved recipe with its backbone, the seeds it will run with, and the seconds predicted for one seed.
+    """A resolved recipe with its backbone, the seeds it will run with, and the seconds predicted for them.
 
-    `asked_epochs` and `asked_width` are the recipe's own, before a budget cut them.
+    Attributes:
+        seconds_per_seed: of each of its seeds.
+        asked_epochs, asked_width: the recipe's own, before a budget cut them.
+        shared_seconds: once, in its first trial: features that it is the first recipe of the study to need.
     """
 
     recipe: Recipe
@@ -47,16 +55,33 @@ class PlannedRecipe:
     seconds_per_seed: float
     asked_epochs: int
     asked_width: int
+    shared_seconds: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Of all its trials; over the recipes of a plan they add up to the plan's."""
+        return self.shared_seconds + len(self.seeds) * self.seconds_per_seed
+
+    @property
+    def first_seconds(self) -> float:
+        """Of its first trial."""
+        return self.shared_seconds + self.seconds_per_seed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What will run, what will not and why, and how long it will take."""
+    """What will run, what will not and why, how long it will take, and how long it was to take."""
 
     recipes: tuple[PlannedRecipe, ...]
     not_run: tuple[NotRun, ...]
     seeds: tuple[int, ...]
     predicted_seconds: float
+    budget_seconds: float | None = None
+
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether even the least that could be planned takes longer than the budget."""
+        return self.budget_seconds is not None and self.predicted_seconds > self.budget_seconds
 
 
 @dataclass(frozen=True)
@@ -99,12 +124,13 @@ def resolve_recipe(
 
     Raises:
         UsageError: the backbone takes one size only, and another is asked for.
+        UsageError: it trains by epochs, and neither it nor the user says how many.
     """
     changes: dict[str, object] = {}
     if backbone is not None:
         changes["backbone"] = backbone.architecture  # a weight file's path must not decide what a trial is
-    if recipe.epochs:
-        changes["epochs"] = overrides.epochs or recipe.epochs
+    if trains_by_epochs(recipe):
+        changes["epochs"] = overrides.epochs or _stated_epochs(recipe)
     changes["batch_size"] = overrides.batch_size or recipe.batch_size
     if overrides.augmentation is not None and (recipe.kind == "scratch" or recipe.augmentation != "none"):
         changes["augmentation"] = overrides.augmentation
@@ -119,7 +145,7 @@ def resolve_recipe(
         "preprocessing": preprocessing,
         "input_size": preprocessing.input_size,
         "weights_sha256": backbone.weights_sha256 if backbone and recipe.uses_pretrained_weights else None,
-        "callbacks": overrides.callbacks if recipe.epochs else (),
+        "callbacks": overrides.callbacks if trains_by_epochs(recipe) else (),
     }
     return recipe.with_changes(**changes)
 
@@ -130,6 +156,15 @@ def _require_possible_size(recipe: Recipe, backbone: Backbone, size: int) -> Non
             f"Recipe {recipe.name!r} asks for images of {size} px, but {backbone.architecture} takes {backbone.native_size} px "
             "only. Leave out --input-size (or the input size and the preprocessing in the recipe), or name another --backbone."
         )
+
+
+def _stated_epochs(recipe: Recipe) -> int:
+    if recipe.epochs < 1:
+        raise UsageError(
+            f"The recipe {recipe.name!r} ({recipe.kind}) trains by epochs and does not say how many. "
+            "Give it `epochs`, such as epochs = 20, or say it for all recipes with --epochs 20."
+        )
+    return recipe.epochs
 
 
 def _default_preprocessing(recipe: Recipe, images: ImageSet, split: Split, backbone: Backbone | None) -> Preprocessing:
@@ -170,7 +205,7 @@ def channel_contract(images: ImageSet, train: Indices) -> tuple[tuple[float, flo
 
 
 def make_plan(
-    recipes: list[tuple[Recipe, Backbone | None]],
+    recipes: _Entries,
     not_run: list[NotRun],
     images: ImageSet,
     split: Split,
@@ -186,18 +221,51 @@ def make_plan(
         not_run: recipes that could not be resolved.
         images, split, device: what the steps are timed on.
         seeds: the user's number; `None` takes three, fewer where the budget (or a comfortable quarter of an hour) does not allow them.
-        budget_seconds: the user's limit. Seeds give way first, then epochs, then the fast network's width, then fine-tuning.
+        budget_seconds: the user's limit. Seeds give way first, then epochs, then the fast network's width, then fine-tuning:
+            where one is left out, the others are planned anew with the seconds that it frees.
 
     Returns:
-        The plan. A budget is planned, not enforced: the prediction can be wrong, and the report says by how much.
+        The plan; if even the least takes longer than the budget, it says so. A budget is planned, not enforced: the prediction can be
+        wrong, and the report says by how much.
     """
 
-    def predict(recipe: Recipe, backbone: Backbone | None) -> PredictedCost:
-        return predict_seconds(recipe, backbone, images, split, device)
+    known: dict[tuple[str, int], PredictedCost] = {}
 
-    costs = [predict(recipe, backbone) for recipe, backbone in recipes]
+    def predict(recipe: Recipe, backbone: Backbone | None) -> PredictedCost:
+        key = (recipe.name, recipe.width)
+        if key not in known:
+            known[key] = predict_seconds(recipe, backbone, images, split, device)
+        return known[key]
+
     asked = {recipe.name: recipe for recipe, _ in recipes}
-    missing = list(not_run)
+    remaining, missing = list(recipes), list(not_run)
+    count, fitted, costs = _fit(remaining, seeds, budget_seconds, predict)
+    while budget_seconds is not None and _total(fitted, costs, count) > budget_seconds:
+        place = next((i for i, (recipe, _) in enumerate(remaining) if recipe.kind == "finetune"), None)
+        if place is None:
+            break
+        recipe, backbone = remaining.pop(place)
+        missing.append(NotRun(recipe.name, "budget", f"{predict(recipe, backbone).total(recipe):.0f}"))
+        # From the start: what it would have taken is given back to the others.
+        count, fitted, costs = _fit(remaining, seeds, budget_seconds, predict)
+    planned = tuple(
+        PlannedRecipe(
+            recipe,
+            backbone,
+            tuple(range(_seeds_of(recipe, count))),
+            cost.per_trial(recipe),
+            asked[recipe.name].epochs,
+            asked[recipe.name].width,
+            shared,
+        )
+        for (recipe, backbone), cost, shared in zip(fitted, costs, _shared(fitted, costs), strict=True)
+    )
+    return Plan(planned, tuple(missing), tuple(range(count)), _total(fitted, costs, count), budget_seconds)
+
+
+def _fit(recipes: _Entries, seeds: int | None, budget_seconds: float | None, predict: _Predict) -> _Fitted:
+    """Fit seeds, then epochs, then the fast network's width to the limit; without a budget, only seeds give way."""
+    costs = [predict(recipe, backbone) for recipe, backbone in recipes]
     limit = budget_seconds if budget_seconds is not None else COMFORTABLE_SECONDS
     count = seeds or DEFAULT_SEEDS
     if seeds is None:
@@ -206,22 +274,7 @@ def make_plan(
     if budget_seconds is not None and _total(recipes, costs, count) > limit:
         recipes, costs = _shorten(recipes, costs, count, limit)
         recipes, costs = _narrow(recipes, costs, count, limit, predict)
-        while _total(recipes, costs, count) > limit and any(recipe.kind == "finetune" for recipe, _ in recipes):
-            place = next(i for i, (recipe, _) in enumerate(recipes) if recipe.kind == "finetune")
-            missing.append(NotRun(recipes[place][0].name, "budget", f"{costs[place].total(recipes[place][0]):.0f}"))
-            del recipes[place], costs[place]
-    planned = tuple(
-        PlannedRecipe(
-            recipe,
-            backbone,
-            tuple(range(_seeds_of(recipe, count))),
-            cost.total(recipe),
-            asked[recipe.name].epochs,
-            asked[recipe.name].width,
-        )
-        for (recipe, backbone), cost in zip(recipes, costs, strict=True)
-    )
-    return Plan(planned, tuple(missing), tuple(range(count)), _total(recipes, costs, count))
+    return count, recipes, costs
 
 
 def _seeds_of(recipe: Recipe, count: int) -> int:
@@ -229,23 +282,28 @@ def _seeds_of(recipe: Recipe, count: int) -> int:
     return 1 if recipe.is_control or recipe.is_deterministic else count
 
 
-def _total(recipes: list[tuple[Recipe, Backbone | None]], costs: list[PredictedCost], count: int) -> float:
-    """Seconds of the whole study; features that several recipes share are counted once."""
-    total, extracted = 0.0, dict[object, float]()
+def _total(recipes: _Entries, costs: list[PredictedCost], count: int) -> float:
+    """Seconds of the whole study."""
+    trials = sum(
+        _seeds_of(recipe, count) * cost.per_trial(recipe) for (recipe, _), cost in zip(recipes, costs, strict=True)
+    )
+    return trials + sum(_shared(recipes, costs))
+
+
+def _shared(recipes: _Entries, costs: list[PredictedCost]) -> list[float]:
+    """Seconds of features, charged to the first recipe that needs them; a later one pays for what it needs beyond them."""
+    charged, extracted = [], dict[object, float]()
     for (recipe, _), cost in zip(recipes, costs, strict=True):
-        total += _seeds_of(recipe, count) * (cost.fixed + cost.per_epoch * recipe.epochs)
         key = (recipe.backbone, recipe.weights_sha256, recipe.preprocessing)
-        extracted[key] = max(extracted.get(key, 0.0), cost.shared)
-    return total + sum(extracted.values())
+        before = extracted.get(key, 0.0)
+        extracted[key] = max(before, cost.shared)
+        charged.append(extracted[key] - before)
+    return charged
 
 
 def _narrow(
-    recipes: list[tuple[Recipe, Backbone | None]],
-    costs: list[PredictedCost],
-    count: int,
-    limit: float,
-    predict: Callable[[Recipe, Backbone | None], PredictedCost],
-) -> tuple[list[tuple[Recipe, Backbone | None]], list[PredictedCost]]:
+    recipes: _Entries, costs: list[PredictedCost], count: int, limit: float, predict: _Predict
+) -> tuple[_Entries, list[PredictedCost]]:
     """Halve the width of the fast network until the study fits, or it cannot be narrower.
 
     To be asked once no epoch can be spared any more: two epochs of a wide network beat four of a narrow one (docs/log.md).
@@ -263,8 +321,8 @@ def _narrow(
 
 
 def _shorten(
-    recipes: list[tuple[Recipe, Backbone | None]], costs: list[PredictedCost], count: int, limit: float
-) -> tuple[list[tuple[Recipe, Backbone | None]], list[PredictedCost]]:
+    recipes: _Entries, costs: list[PredictedCost], count: int, limit: float
+) -> tuple[_Entries, list[PredictedCost]]:
     """Shorten every recipe's epochs by one common factor so that the study fits."""
     moving = sum(
         _seeds_of(recipe, count) * cost.per_epoch * recipe.epochs
@@ -272,7 +330,7 @@ def _shorten(
     )
     fixed = _total(recipes, costs, count) - moving
     factor = max(limit - fixed, 0.0) / moving if moving else 1.0
-    shortened: list[tuple[Recipe, Backbone | None]] = []
+    shortened: _Entries = []
     for recipe, backbone in recipes:
         epochs = max(min(_FEWEST_EPOCHS, recipe.epochs), int(recipe.epochs * factor))
         shortened.append((recipe.with_changes(epochs=epochs) if recipe.epochs else recipe, backbone))

@@ -10,18 +10,22 @@ from torch import nn
 
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.models.backbones import Backbone, build_random_backbone, seeded_torch, split_for_fine_tuning
+from headstart.models.cost import complexity
 from headstart.models.network import BackboneClassifier, build_network, classifier_spec, freeze_batch_norm
 from headstart.randomness import generator
 from headstart.records import ImageSet, Indices, Preprocessing, Recipe, Split
+from headstart.study.kinds import freeze_all_but_last
 from headstart.training.arithmetic import arithmetic_of, wait_for
 from headstart.training.averaging import WeightAverage
 from headstart.training.batches import ImageBatches
 from headstart.training.engine import CURVE_IMAGES, classification_loss, make_optimizer
-from headstart.training.features import are_extracted
+from headstart.training.features import are_extracted, network_key
+from headstart.training.frozen import export_has_failed
 
 _TIMED_STEPS = 3
 _TIMED_IMAGES = 16  # of a frozen network, whose pace is known from few
-_FROZEN_SPEED_UP = 2.2  # measured: ONNX Runtime over eager PyTorch, MobileNetV2 at 96 to 224 px, two cores (DESIGN)
+_DEPTHWISE_SPEED_UP, _PLAIN_SPEED_UP = 2.2, 1.2  # measured: see `_speed_up`
+_DEPTHWISE_SHARE = 0.05  # of the multiply-adds; MobileNetV2 has 0.07, EfficientNet-B0 0.09, ConvNeXt 0.02, ResNet none
 _EXPORT_SECONDS = (
     4.0  # measured: MobileNetV2's graph 1.6 s, first images 0.3 s, race 2 s; once per network and input size
 )
@@ -36,9 +40,13 @@ class PredictedCost:
     fixed: float
     per_epoch: float
 
+    def per_trial(self, recipe: Recipe) -> float:
+        """Seconds of a trial that finds its features."""
+        return self.fixed + self.per_epoch * recipe.epochs
+
     def total(self, recipe: Recipe) -> float:
-        """Seconds of the first trial."""
-        return self.shared + self.fixed + self.per_epoch * recipe.epochs
+        """Seconds of a trial that has to extract its features."""
+        return self.shared + self.per_trial(recipe)
 
 
 def predict_seconds(
@@ -63,8 +71,8 @@ def predict_seconds(
     if backbone is None:
         return PredictedCost(0.0, 0.0, 0.0)
     module = build_random_backbone(backbone, 0).to(device)
-    extract = extraction_seconds(module, images, recipe.preprocessing, device)
     pretrained = str(backbone.weights_sha256) if recipe.kind != "random-features" else None
+    extract = extraction_seconds(module, images, recipe.preprocessing, device, pretrained)
     extraction = 0.0 if _are_cached(images, pretrained, recipe.preprocessing, device) else extract
     probe = len(split.train) * backbone.features * classes / 1e9 * _PROBE_SECONDS_PER_GIGA + 0.5
     if recipe.kind != "finetune":
@@ -77,6 +85,8 @@ def predict_seconds(
         spec = classifier_spec(recipe.preprocessing.input_size, classes, backbone, recipe)
         network = BackboneClassifier(module, spec.features, classes, spec.mirrored).to(device)
         network = network.to(memory_format=torch.channels_last)
+        if recipe.unfreeze == "last":
+            freeze_all_but_last(network)
         step, forward_step = time_steps(network, recipe, prepare, labels)
     else:
         trunk, tail = cut
@@ -92,12 +102,47 @@ def predict_seconds(
 
 
 def extraction_seconds(
-    module: nn.Module, images: ImageSet, preprocessing: Preprocessing, device: torch.device
+    module: nn.Module,
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    module_key: str | None = None,
 ) -> float:
-    """Predict how long the frozen features of all images take, the export included."""
+    """Predict how long the frozen features of all images take, the export included.
+
+    Args:
+        module: in evaluation mode; it is brought to the device.
+        images, preprocessing, device: as in `extract_features`.
+        module_key: as there; tells whether the export failed the last time. `None` where nobody knows.
+    """
     few = apply_preprocessing(images.images[:_TIMED_IMAGES], preprocessing).to(device)
-    forward = _time_forward(module, few) / len(few) / (_FROZEN_SPEED_UP if device.type == "cpu" else 1.0)
-    return len(images.images) * forward + (_EXPORT_SECONDS if device.type == "cpu" else 0.0)
+    forward = _time_forward(module.to(device), few) / len(few)
+    if device.type != "cpu":
+        return len(images.images) * forward
+    if module_key is not None and export_has_failed(network_key(module_key, preprocessing)):
+        return len(images.images) * forward + _EXPORT_SECONDS
+    return len(images.images) * forward / _speed_up(module, preprocessing.input_size) + _EXPORT_SECONDS
+
+
+def _speed_up(module: nn.Module, input_size: int) -> float:
+    """How much faster ONNX Runtime is expected to be than eager PyTorch: most with depthwise convolutions, which PyTorch is slow at.
+
+    Measured with MobileNetV2 at 96 to 224 px on two cores: 2.2 (DESIGN). On one core of a busy machine (CPU seconds, November 2026):
+    MobileNetV2 2.2 to 2.4, MobileNetV3 1.7, EfficientNet-B0 1.5; of plain networks ResNet-18 1.1, ResNet-50 1.25, `small32_m` 1.1 to
+    1.2, ConvNeXt-T 1.0, a small vision transformer 0.9.
+    """
+    macs = 0
+
+    def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
+        nonlocal macs
+        macs += output[0].numel() * layer.get_parameter("weight")[0].numel()
+
+    grouped = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d) and layer.groups > 1]
+    handles = [layer.register_forward_hook(count) for layer in grouped]
+    total = complexity(module, input_size).macs
+    for handle in handles:
+        handle.remove()
+    return _DEPTHWISE_SPEED_UP if macs > _DEPTHWISE_SHARE * total else _PLAIN_SPEED_UP
 
 
 def augmented(images: ImageSet, part: Indices, recipe: Recipe, device: torch.device) -> Callable[[], torch.Tensor]:

@@ -225,6 +225,8 @@ def named_recipe(name: str, images: ImageSet, backbones: list[str]) -> Recipe:
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe from a TOML file; every field of `Recipe` may be set, `name` and `kind` must be.
 
+    What trains by epochs needs `epochs`, too, unless the user gives them (`resolve_recipe`).
+
     Raises:
         UsageError: the file is missing or not TOML, or a field is unknown or of the wrong type; the message names it.
     """
@@ -239,11 +241,19 @@ def read_recipe(path: Path) -> Recipe:
         fields = ", ".join(Recipe.__dataclass_fields__)
         raise UsageError(f"The recipe {path} has unknown fields: {', '.join(unknown)}. Known are {fields}.")
     try:
-        return TypeAdapter(Recipe).validate_python(settings)
+        recipe = TypeAdapter(Recipe).validate_python(settings)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"The recipe {path} is wrong at {where!r}: {first['msg']}.") from error
+    if recipe.epochs < 0:
+        raise UsageError(f"The recipe {path} is wrong at 'epochs': it is {recipe.epochs}; expected at least 1.")
+    return recipe
+
+
+def trains_by_epochs(recipe: Recipe) -> bool:
+    """Whether the engine trains it, so that it needs a number of epochs; a head fitted to convergence has none."""
+    return recipe.kind in ("scratch", "finetune") or (recipe.kind != "majority" and recipe.head == "gradient")
 
 
 def _safe_augmentation(images: ImageSet) -> Augmentation:

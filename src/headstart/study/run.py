@@ -292,12 +292,14 @@ def _plan_to_json(plan: Plan) -> dict[str, Any]:
                 "seconds_per_seed": planned.seconds_per_seed,
                 "asked_epochs": planned.asked_epochs,
                 "asked_width": planned.asked_width,
+                "shared_seconds": planned.shared_seconds,
             }
             for planned in plan.recipes
         ],
         "not_run": [asdict(missing) for missing in plan.not_run],
         "seeds": list(plan.seeds),
         "predicted_seconds": plan.predicted_seconds,
+        "budget_seconds": plan.budget_seconds,
     }
 
 
@@ -310,11 +312,13 @@ def _plan_from_json(record: dict[str, Any], backbones: dict[str, Backbone | None
             entry["seconds_per_seed"],
             entry.get("asked_epochs", entry["recipe"]["epochs"]),  # a run from before they were kept
             entry.get("asked_width", entry["recipe"]["width"]),
+            entry.get("shared_seconds", 0.0),
         )
         for entry in record["recipes"]
     )
     missing = tuple(NotRun(**entry) for entry in record["not_run"])
-    return Plan(planned, missing, tuple(record["seeds"]), record["predicted_seconds"])
+    seeds, seconds = tuple(record["seeds"]), record["predicted_seconds"]
+    return Plan(planned, missing, seeds, seconds, record.get("budget_seconds"))
 
 
 def _count_done(ledger: Ledger, plan: Plan, images: ImageSet, split: Split) -> int:

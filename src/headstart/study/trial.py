@@ -58,6 +58,8 @@ def run_trial(
         bench.reporter.advance(3)
     cost = _measure(trained)
     fitted = trained.fitted
+    # Epochs of a run that was interrupted and resumed took their time in that one.
+    wall_seconds = time.perf_counter() - started + (fitted.earlier_seconds if fitted else 0.0)
     history: tuple[EpochRecord, ...] = fitted.history if fitted else ()
     result = TrialResult(
         identity=identity,
@@ -74,7 +76,7 @@ def run_trial(
         best_epoch=fitted.best_epoch if fitted else 0,
         stopped_early=fitted.stopped_early if fitted else False,
         chosen=trained.chosen or {},
-        cost=replace(cost, peak_bytes=memory.peak_bytes, wall_seconds=time.perf_counter() - started),
+        cost=replace(cost, peak_bytes=memory.peak_bytes, wall_seconds=wall_seconds),
         environment=describe_environment(bench.device),
     )
     return FinishedTrial(result, trained.network, trained.spec)

@@ -13,13 +13,11 @@ import torch
 
 from headstart.data.augmentation import augment, random_crops
 from headstart.data.preprocessing import apply_preprocessing
-from headstart.files import release_pages
 from headstart.randomness import generator
 from headstart.records import Augmentation, Booleans, Images, Indices, Labels, Preprocessing
 from headstart.training.rows import Rows
 
 _HOST = torch.device("cpu")
-_HELD_ROWS = 4096  # of a memory-mapped array, before its pages are given back; chosen: a few hundred megabytes at most
 
 
 class Batches(Protocol):
@@ -99,9 +97,7 @@ class ArrayBatches:
     def __init__(
         self, arrays: npt.NDArray[np.floating], labels: Labels, indices: Indices, device: torch.device = _HOST
     ) -> None:
-        self._arrays = arrays
         self._rows = Rows(arrays, indices, device)
-        self._unreleased = 0
         self.labels = labels[indices]
         self.seconds = 0.0
 
@@ -110,10 +106,6 @@ class ArrayBatches:
 
     def inputs(self, positions: Indices, rng: np.random.Generator | None) -> torch.Tensor:
         started = time.perf_counter()
-        self._unreleased += len(positions)
-        if self._unreleased >= _HELD_ROWS:
-            release_pages(self._arrays)
-            self._unreleased = 0
         rows = torch.as_tensor(self._rows.at(positions)).float()
         prepared = rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows
         self.seconds += time.perf_counter() - started

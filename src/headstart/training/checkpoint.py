@@ -12,6 +12,7 @@ from torch import nn
 from headstart.files import written_atomically
 
 _SEPARATOR = "|"
+_FORMAT = "2"  # raise it when `progress` or the tensors' names change: a file of another format is not read
 
 
 def save_checkpoint(
@@ -30,7 +31,7 @@ def save_checkpoint(
         best: the best weights so far.
         averaged: the running average of the weights; empty if none is kept.
         optimizer: the tensors of its state are written; its rates are computed anew from schedule and progress.
-        progress: JSON values: epoch, history, states of the callbacks.
+        progress: JSON values: epoch, history, states of the callbacks by name.
     """
     tensors = {f"network{_SEPARATOR}{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"best{_SEPARATOR}{name}": value for name, value in best.items()}
@@ -44,7 +45,7 @@ def save_checkpoint(
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
     }
     with written_atomically(path) as temporary:
-        save_file(copies, temporary, metadata={"progress": json.dumps(progress)})
+        save_file(copies, temporary, metadata={"format": _FORMAT, "progress": json.dumps(progress)})
 
 
 def load_checkpoint(
@@ -53,13 +54,17 @@ def load_checkpoint(
     """Put a saved state back into network and optimizer.
 
     Returns:
-        `(best weights, averaged weights, progress)`, or `None` if there is no readable checkpoint: the training then starts anew.
+        `(best weights, averaged weights, progress)`, or `None` if there is no checkpoint that is whole and of this format: the training
+        then starts anew.
     """
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            progress: dict[str, Any] = json.loads((file.metadata() or {})["progress"])
+            metadata = file.metadata() or {}
+            if metadata["format"] != _FORMAT:
+                raise KeyError(metadata["format"])
+            progress: dict[str, Any] = json.loads(metadata["progress"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError):
         path.unlink()

@@ -43,13 +43,17 @@ class DivergedError(HeadstartError):
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a training gave: its curve, the epoch whose weights the network now has, how it ended, seconds of work."""
+    """What a training gave: its curve, the epoch whose weights the network now has, how it ended, seconds of work.
+
+    `earlier_seconds` is the part of them that was spent before the training was resumed.
+    """
 
     history: tuple[EpochRecord, ...]
     best_epoch: int
     stopped_early: bool
     seconds: float
     images_per_second: float
+    earlier_seconds: float = 0.0
 
 
 @dataclass
@@ -152,7 +156,7 @@ def train_network(
         seed: of order, augmentation and dropout.
         device: where the batches go; it decides the arithmetic (`arithmetic_of`).
         checkpoint: the resume file; removed by the caller once the trial is done.
-        callbacks: run after the recipe's own.
+        callbacks: run after the recipe's own. A resumed training gives each the state that one of its class had kept.
         criterion: what to lower; `None` is the cross-entropy with train's labels.
         frozen_batch_norm: keep batch-norm layers in evaluation mode throughout.
         evaluate_untrained: let the weights as given compete as epoch 0, so that fine-tuning cannot end below its start.
@@ -179,6 +183,7 @@ def train_network(
         _restore(training, watchers, progress)
         if average is not None:
             average.restore(averaged, steps=training.epoch * training.batches)
+    earlier_seconds = sum(record.seconds for record in training.history)
     for watcher in watchers:
         watcher.on_train_begin(training)
     if resumed is None and evaluate_untrained:
@@ -217,6 +222,7 @@ def train_network(
         training.stop_reason is not None,
         seconds,
         images / seconds if seconds else 0.0,
+        earlier_seconds,
     )
 
 
@@ -384,7 +390,7 @@ def _progress(training: Training, watchers: Sequence[Callback]) -> dict[str, Any
         "rate_factor": training.rate_factor,
         "stop_reason": training.stop_reason,
         "history": [asdict(record) for record in training.history],
-        "callbacks": [watcher.state() for watcher in watchers],
+        "callbacks": [{"name": _name(watcher), "state": watcher.state()} for watcher in watchers],
     }
 
 
@@ -393,5 +399,14 @@ def _restore(training: Training, watchers: Sequence[Callback], progress: dict[st
     training.rate_factor = progress["rate_factor"]
     training.stop_reason = progress["stop_reason"]
     training.history = [EpochRecord(**record) for record in progress["history"]]
-    for watcher, state in zip(watchers, progress["callbacks"], strict=True):
-        watcher.restore(state)
+    # By name: a callback that only watches (TensorBoard) may have been added since, or left out.
+    waiting: dict[str, list[dict[str, Any]]] = {}
+    for kept in progress["callbacks"]:
+        waiting.setdefault(kept["name"], []).append(kept["state"])
+    for watcher in watchers:
+        if states := waiting.get(_name(watcher)):
+            watcher.restore(states.pop(0))
+
+
+def _name(watcher: Callback) -> str:
+    return f"{type(watcher).__module__}.{type(watcher).__qualname__}"

@@ -29,9 +29,9 @@ from headstart.records import ImageSet, Preprocessing
 from headstart.training.arithmetic import full_precision
 from headstart.training.frozen import FrozenNetwork, fastest
 from headstart.training.progress import Reporter
+from headstart.training.rows import held_rows
 
 _CHUNK = 64  # images that a worker prepares at once; chosen: small enough for the cache, long against the handing over
-_HELD_ROWS = 4096  # written before their pages are given back
 _FORMAT = 1  # raise it when the same key would hold other numbers
 _VALUES, _FACTS = "features.npy", "facts.json"
 
@@ -77,14 +77,17 @@ def extract_features(
     values_path, facts_path = folder / _VALUES, folder / _FACTS
     with FileLock(folder / "lock"):
         if not facts_path.exists():
-            network_key = f"{module_key} {canonical_json(asdict(preprocessing))}"
-            facts = _extract_to(
-                values_path, images, module, network_key, preprocessing, device, reporter, half_precision
-            )
+            key = network_key(module_key, preprocessing)
+            facts = _extract_to(values_path, images, module, key, preprocessing, device, reporter, half_precision)
             write_json(facts_path, facts)
         facts = read_json(facts_path)
         values = np.load(values_path, mmap_mode="r")
     return Features(values, facts["seconds"], facts["engine"])
+
+
+def network_key(module_key: str, preprocessing: Preprocessing) -> str:
+    """What `frozen` remembers of a network belongs to: its weights, and what it sees."""
+    return f"{module_key} {canonical_json(asdict(preprocessing))}"
 
 
 def are_extracted(
@@ -117,7 +120,7 @@ def _extract_to(
     path: Path,
     images: ImageSet,
     module: nn.Module,
-    network_key: str,
+    key: str,
     preprocessing: Preprocessing,
     device: torch.device,
     reporter: Reporter,
@@ -127,7 +130,7 @@ def _extract_to(
     total = len(images.images)
     reporter.stage("features", total)
     first = apply_preprocessing(images.images[:_CHUNK], preprocessing)
-    network = fastest(module, network_key, first, device, total)
+    network = fastest(module, key, first, device, total)
     shape = network.forward(first[:1]).shape[1:]
     dtype = np.float16 if half_precision else np.float32
     with written_atomically(path) as temporary:
@@ -156,14 +159,16 @@ def _fill(
         return len(inputs)
 
     done, started = 0, time.perf_counter()
+    held = min(held_rows(values), held_rows(images.images))
     begins, workers = range(0, total, chunk), network.way.workers
     # Closed here, whatever happens: an interruption must not leave threads at work behind it.
     results = map_in_order(extract, begins, workers=workers, chunk=1)
     with full_precision(), _torch_threads(network), closing(results) as counts:
         for count in counts:
             done += count
-            if done % _HELD_ROWS < count:
+            if done % held < count:
                 release_pages(values)
+                release_pages(images.images)
             reporter.advance(done, rate=done / (time.perf_counter() - started))
 
 

@@ -98,8 +98,11 @@ def fastest(
         way = Way(_GPU_WORKERS, threads, _GPU_BATCH)
         return FrozenNetwork(_torch_forward(module, device), f"torch ({device.type})", way)
     plain = Way(workers=1, threads=threads, batch=_BATCH)
+    failure = _remembered(key, threads).with_suffix(".failed")
     if graph is None:
+        write_json(failure, {"engine": "torch"})
         return FrozenNetwork(_torch_forward(module, device), f"torch ({device.type})", plain)
+    failure.unlink(missing_ok=True)
     remembered = _remembered(key, threads)
     if remembered.exists():
         way = Way(**read_json(remembered))
@@ -113,6 +116,11 @@ def fastest(
     else:
         way = plain
     return FrozenNetwork(forwards[way], "onnxruntime", way)
+
+
+def export_has_failed(key: str) -> bool:
+    """Whether PyTorch had to run this network here the last time, because ONNX Runtime could not."""
+    return _remembered(key, torch.get_num_threads()).with_suffix(".failed").exists()
 
 
 def _race(forwards: dict[Way, Forward], inputs: torch.Tensor) -> Way:

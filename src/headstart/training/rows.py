@@ -8,20 +8,24 @@ import numpy.typing as npt
 import torch
 
 from headstart.data.transfer import to_device
+from headstart.files import release_pages
 from headstart.records import Indices
 
 _KEPT_SHARE = 0.25
 """Of the device's free memory, for one part; chosen: train, val and the activations of a training fit beside each other.
 A quarter of 15 GB holds 1.2 million images of 32 px."""
 
-_BLOCK = 4096  # rows copied at a time; chosen: a dozen megabytes of 32 px images
+_HELD_ROWS, _HELD_BYTES = 4096, 1 << 26
+"""Rows of a memory-mapped array before its pages are given back; chosen: 64 MiB, and since single rows bring whole pages and their
+neighbours along, a few hundred megabytes at most for small rows."""
 
 
 class Rows:
     """Rows of an array that lives on the host, for batches on a device.
 
-    On the CPU they are taken from the array each time. On a GPU the whole part is copied there when it is first asked for,
-    if it fits, and batches are gathered there; otherwise each batch is copied.
+    On the CPU they are taken from the array each time; a memory-mapped array's pages are given back every few thousand rows. On a
+    GPU the whole part is copied there when it is first asked for, if it fits, and batches are gathered there; otherwise each batch
+    is copied.
 
     Args:
         array: `(N, ...)` of any type, possibly memory-mapped.
@@ -35,6 +39,7 @@ class Rows:
         self._device = device
         self._kept: torch.Tensor | None = None
         self._decided = False
+        self._unreleased = 0
 
     def at(self, positions: Indices) -> npt.NDArray[Any] | torch.Tensor:
         """The rows at positions of the part: an array on the CPU, a tensor on any other device."""
@@ -46,15 +51,30 @@ class Rows:
         if self._kept is not None:
             return self._kept.index_select(0, to_device(positions, self._device))
         rows = np.ascontiguousarray(self._array[self._indices[positions]])
+        self._unreleased += len(positions)
+        if self._unreleased >= held_rows(self._array):
+            release_pages(self._array)
+            self._unreleased = 0
         return rows if self._device.type == "cpu" else to_device(rows, self._device)
 
     def _copied(self) -> torch.Tensor:
         dtype = torch.from_numpy(np.empty(0, self._array.dtype)).dtype
         kept = torch.empty((len(self._indices), *self._array.shape[1:]), dtype=dtype, device=self._device)
-        for first in range(0, len(kept), _BLOCK):
-            block = self._array[self._indices[first : first + _BLOCK]]
-            kept[first : first + _BLOCK] = to_device(block, self._device)
+        step = held_rows(self._array)
+        for first in range(0, len(kept), step):
+            block = self._array[self._indices[first : first + step]]
+            kept[first : first + step] = to_device(block, self._device)
+            release_pages(self._array)
         return kept
+
+
+def held_rows(array: npt.NDArray[Any]) -> int:
+    """How many rows of a memory-mapped array are read before its pages are given back: 4,096, fewer of large ones.
+
+    >>> held_rows(np.empty((0, 32, 32, 3), np.uint8)), held_rows(np.empty((0, 256, 256, 3), np.uint8))
+    (4096, 341)
+    """
+    return max(min(_HELD_ROWS, _HELD_BYTES // max(math.prod(array.shape[1:]) * array.itemsize, 1)), 1)
 
 
 def keeps(device_type: str, needed_bytes: int, free_bytes: int) -> bool:

@@ -60,7 +60,9 @@ def reproduce_section(source: Source) -> list[Block]:
     if study["preset"]:
         facts.insert(0, texts.rich("reproduce.preset", preset=code(study["preset"])))
     if study["limit"] is not None:
-        facts.append(texts.rich("reproduce.limit", limit=texts.count(study["limit"])))
+        train = texts.many("units.images", results["data"]["split"]["train"])
+        limit = texts.count(study["limit"])
+        facts.append(texts.rich("reproduce.limit", option=code("--limit"), limit=limit, train=train))
     facts.append(texts.rich("reproduce.fingerprint", fingerprint=code(results["data"]["fingerprint"])))
     schema = str(results["schema_version"])
     facts.append(texts.rich("reproduce.schema", file=code("results.json"), schema=schema))
