@@ -1,9 +1,12 @@
 """What a loss, predictions and a serving path give away."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from headstart.diagnosis.look_training import (
     look_at_loss,
@@ -27,6 +30,36 @@ def test_a_loss_that_falls_below_zero_expects_something_else() -> None:
         found = look_at_loss(loss, outputs.numpy(), classes=2)
         assert (found.status, found.code) == ("suspected", "loss-below-zero")
     assert look_at_loss(loss, raw.log_softmax(1).numpy(), classes=2).status == "cleared"
+
+
+def one_score(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The loss of a network that ends in one score for two classes, as people write it."""
+    return binary_cross_entropy_with_logits(outputs.squeeze(1), labels.float())
+
+
+def one_against_the_rest(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The loss of a network whose classes are each judged by themselves."""
+    return binary_cross_entropy_with_logits(outputs, one_hot(labels, outputs.shape[1]).float())
+
+
+def test_a_loss_of_one_score_for_two_classes_gets_one_column() -> None:
+    scores = np.array([[2.0], [-1.5], [0.3]])
+    probabilities = 1 / (1 + np.exp(-scores))
+    assert look_at_loss(one_score, scores, 2).code == "loss-fits"
+    assert look_at_loss(lambda o, y: nn.BCELoss()(o.squeeze(1), y.float()), probabilities, 2).code == "loss-fits"
+    assert look_at_loss(one_score, probabilities, 2).code == "outputs-are-probabilities"  # a sigmoid twice
+    with pytest.raises(UsageError, match=r"outputs \(2, 1\) and labels \(2,\)"):
+        look_at_loss(nn.BCEWithLogitsLoss(), scores, 2)
+
+
+def test_a_loss_of_each_class_against_the_rest_fits_raw_scores() -> None:
+    scores = np.random.default_rng(0).normal(size=(20, 10))
+    assert look_at_loss(one_against_the_rest, scores, 10).code == "loss-fits"
+    assert look_at_loss(nn.CrossEntropyLoss(), scores, 10).code == "loss-fits"
+    found = look_at_loss(one_against_the_rest, 1 / (1 + np.exp(-scores)), 10)
+    assert (found.status, found.code) == ("suspected", "outputs-are-probabilities")
+    twice = look_at_loss(lambda o, y: nn.functional.cross_entropy(o.softmax(1), y), scores, 10)
+    assert (twice.code, twice.values["loss"]) == ("first-loss-off", round(math.log(math.e + 9) - 1, 3))
 
 
 def test_predictions_of_every_form_become_classes() -> None:

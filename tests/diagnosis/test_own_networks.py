@@ -25,6 +25,7 @@ from headstart.diagnosis.subject import in_batches, in_mode, one_tensor, subject
 from headstart.errors import UsageError
 from headstart.records import Preprocessing
 from headstart.study.observer import SilentObserver
+from tests.diagnosis.test_look_training import one_score
 from tests.models.factory import bundled_backbone
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
@@ -159,10 +160,11 @@ def test_only_what_is_proved_is_repaired(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(examining, "judged", decided)
     examination = examine(subject, images, split, duplicates, SilentObserver())
     assert {1, 3} <= set(examination.factors)
-    assert examination.pipeline.repairs.preprocessing.input_size == 32  # what the proof tried
-    assert examination.repaired.preprocessing.input_size == 20
+    assert examination.remade is not None
+    assert examination.remade.pipeline.repairs.preprocessing.input_size == 32  # what the proof tried
+    assert examination.remade.repaired.preprocessing.input_size == 20
     assert subject.contract is not None
-    assert examination.repaired.preprocessing.mean == subject.contract.mean
+    assert examination.remade.repaired.preprocessing.mean == subject.contract.mean
 
 
 def test_one_score_for_two_classes_is_a_head(tmp_path: Path) -> None:
@@ -175,8 +177,12 @@ def test_one_score_for_two_classes_is_a_head(tmp_path: Path) -> None:
         module[0].bias.fill_(0.0)  # type: ignore[operator]
         module[3].weight.fill_(1.0)  # type: ignore[operator]
         module[3].bias.fill_(-4 * 27 * 114 / 255)  # type: ignore[operator]
-    found = headstart.diagnose(module.eval(), (images, labels), preprocess=unit, runs=tmp_path, language="en")
+    found = headstart.diagnose(
+        module.eval(), (images, labels), preprocess=unit, loss=one_score, runs=tmp_path, language="en"
+    )
     assert found.record["accuracy"]["failing"] > 0.95
+    loss = next(cause for cause in found.causes if cause["id"] == 14)
+    assert (loss["status"], loss["evidence"]["code"]) == ("cleared", "loss-fits")
 
 
 def test_a_network_of_one_size_is_not_told_to_take_another(tmp_path: Path) -> None:
@@ -234,8 +240,8 @@ def test_a_head_that_learns_by_heart_is_not_praised_on_images_that_it_may_know(t
 
 
 def test_evidence_that_a_recipe_of_ours_cannot_use_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="predictions, loss"):
-        headstart.diagnose("digits", predictions=np.zeros(3), loss=nn.CrossEntropyLoss(), runs=tmp_path)
+    with pytest.raises(UsageError, match="train_mode, loss"):
+        headstart.diagnose("digits", train_mode=True, loss=nn.CrossEntropyLoss(), runs=tmp_path)
     with pytest.raises(UsageError, match="Leave them out"):
         headstart.diagnose(trunk(), "digits", preprocess=unit, recipe="cnn", runs=tmp_path)
 

@@ -45,7 +45,7 @@ from headstart.diagnosis.look_training import (
 from headstart.diagnosis.pipeline import Pipeline, Repairs, pixels_with
 from headstart.diagnosis.prove import PROVABLE, MeasuredCell, draw_sample, measure_cells, measure_random
 from headstart.diagnosis.prove_predictions import Classes, in_points, prove_own_order
-from headstart.diagnosis.prove_training import own_predictions, prove_evidence
+from headstart.diagnosis.prove_training import of_each_class, own_outputs, prove_evidence
 from headstart.diagnosis.repair import repaired_preprocessing
 from headstart.diagnosis.subject import Subject, copied, fed_at_first_convolution
 from headstart.records import Booleans, DuplicateReport, ImageSet, Indices, Logits, Split
@@ -105,14 +105,15 @@ def examine(
     repairs = Repairs(preprocessing, standardised if 3 in suspected else arrival.standardised)
     few = images.images[sample[:: max(len(sample) // _CLEAN_BATCH, 1)][:_CLEAN_BATCH]]
     clean = pixels_with(arrival, repairs, frozenset(), few)
-    predictions = own_predictions(subject, images, split.test)
+    outputs = own_outputs(subject, images, split.test)
+    predictions = None if outputs is None else of_each_class(outputs)
     predicted = _classes(subject, predictions, split, images)
     labels, classes, evidence = images.labels[split.test], len(images.class_names), subject.evidence
     findings += look_at_network(subject, clean)
     findings += [
         look_at_paths(subject, example),
         *look_at_history(evidence.history),
-        _first_seen(look_at_loss(evidence.loss, predictions, classes), look_at_loss_curve(evidence.history, classes)),
+        _first_seen(look_at_loss(evidence.loss, outputs, classes), look_at_loss_curve(evidence.history, classes)),
         look_at_labels(predicted, labels, classes),
         look_at_duplicates(duplicates, split, flattered=subject.recipe is None or not duplicates.removed),
         _selection(subject, predictions, predicted, images, split),

@@ -74,13 +74,20 @@ def look_at_loss_curve(history: History, classes: int) -> Finding:
     right = train[-1]
     if min(losses) < floor and right >= _FITTED:
         return Finding(14, "cleared", "train-is-fitted", {"loss": round(losses[-1], 3), "train": round(right, 4)})
-    if right > (1 + 1 / classes) / 2 and floor <= min(losses) and max(losses) <= highest and losses[-1] > 2 * _honest_loss(right, classes):
+    if (
+        right > (1 + 1 / classes) / 2
+        and floor <= min(losses)
+        and max(losses) <= highest
+        and losses[-1] > 2 * _honest_loss(right, classes)
+    ):
         values = {"loss": round(losses[-1], 3), "floor": round(floor, 3), "train": round(right, 4)}
         return Finding(14, "suspected", "loss-at-floor", values)
     return Finding(14, "could-not-look", "no-outputs", {})
 
 
-def look_at_selection(history: History, outputs: npt.NDArray[Any] | None, right: npt.NDArray[np.bool_] | None, labels: Labels) -> Finding:
+def look_at_selection(
+    history: History, outputs: npt.NDArray[Any] | None, right: npt.NDArray[np.bool_] | None, labels: Labels
+) -> Finding:
     """Cause 17: whether the val part of a training's curve is the test part.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 
 from headstart.analysis.diagnosis import Finding, best_assignment
 from headstart.analysis.metrics import confusion_matrix
-from headstart.diagnosis.subject import Loss, Prepare, Subject
+from headstart.diagnosis.subject import Loss, Subject
 from headstart.errors import UsageError
 from headstart.models.weights import read_weights_file
 from headstart.records import DuplicateReport, Images, ImageSet, Indices, Labels, Split
@@ -56,15 +56,19 @@ def look_at_loss(loss: Loss | None, outputs: npt.NDArray[np.floating] | None, cl
 
     Softmax before a cross-entropy that takes logits never can: with one class at probability 1 its loss is still
     ln(e + C - 1) - 1.
+
+    Args:
+        loss: its owner's.
+        outputs: `(n, C)` of the network, or `(n, 1)` where it gives two classes one score; the loss gets as many columns.
+        classes: number of classes.
+
+    Raises:
+        UsageError: the loss fails on such outputs.
     """
     if loss is None or outputs is None:
         return Finding(14, "could-not-look", "no-outputs", {})
     labels = torch.arange(min(classes, 64))
-    perfect = torch.nn.functional.one_hot(labels, classes).float()
-    bounded = bool((outputs >= 0).all() and (outputs <= 1).all())
-    if not bounded:
-        log_probabilities = bool((outputs <= 0).all()) and bool(np.abs(np.exp(outputs).sum(1) - 1).max() < 1e-3)
-        perfect = (perfect - 1) * _SURE if log_probabilities else perfect * _SURE
+    perfect, bounded = _perfect_answers(labels, outputs, classes)
     try:
         floor = float(loss(perfect, labels))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -81,6 +85,22 @@ def look_at_loss(loss: Loss | None, outputs: npt.NDArray[np.floating] | None, cl
             return Finding(14, "suspected", "perfect-loss-not-finite", {})
         return Finding(14, "suspected", "first-loss-off", {"loss": round(floor, 3), "expected": 0.0})
     return Finding(14, "cleared", "loss-fits", {})
+
+
+def _perfect_answers(
+    labels: torch.Tensor, outputs: npt.NDArray[np.floating], classes: int
+) -> tuple[torch.Tensor, bool]:
+    """Outputs that are right and as sure as a network's can be, in its own columns; and whether these are bounded by 0 and 1.
+
+    Raw scores are far below zero for the wrong classes, too: a loss of one class against the rest wants that.
+    """
+    right = torch.nn.functional.one_hot(labels, classes).float()
+    if outputs.shape[1] == 1:
+        right = right[:, 1:]
+    if (outputs >= 0).all() and (outputs <= 1).all():
+        return right, True
+    log_probabilities = bool((outputs <= 0).all()) and bool(np.abs(np.exp(outputs).sum(1) - 1).max() < 1e-3)
+    return _SURE * (right - 1 if log_probabilities else 2 * right - 1), False
 
 
 def look_at_labels(predicted: npt.NDArray[np.int64] | None, labels: Labels, classes: int) -> Finding:
@@ -170,8 +190,3 @@ def predicted_classes(outputs: npt.NDArray[Any], test: Indices, images: int, cla
             f"{values.max():g}."
         )
     return np.asarray(values, np.int64)
-
-
-def same_pixels(prepare: Prepare, images: Images) -> bool:
-    """Whether a path gives the same inputs twice."""
-    return bool(torch.equal(prepare(images), prepare(images)))

@@ -37,10 +37,16 @@ _SERVED_TO_A_PROBE = (
 
 
 def own_predictions(subject: Subject, images: ImageSet, part: Indices, prepare: Prepare | None = None) -> Logits | None:
-    """What the network itself says of a part, as it is run; `None` where it has no head.
+    """What the network itself says of a part, `(n, C)`, as it is run; `None` where it has no head.
 
     `prepare` is another path from images to its input.
     """
+    outputs = own_outputs(subject, images, part, prepare)
+    return None if outputs is None else of_each_class(outputs)
+
+
+def own_outputs(subject: Subject, images: ImageSet, part: Indices, prepare: Prepare | None = None) -> Logits | None:
+    """The same in the network's own columns: `(n, 1)` where it gives two classes one score."""
     if subject.head is None and subject.classifier is None:
         return None
 
@@ -48,8 +54,7 @@ def own_predictions(subject: Subject, images: ImageSet, part: Indices, prepare: 
         given = one_tensor(subject.module(inputs))
         return given if subject.head is None else one_tensor(subject.head(given))
 
-    answers = _asked(subject, prepare or subject.prepare, answer, images, part)
-    return of_two_classes(answers) if answers.shape[1] == 1 and len(images.class_names) == 2 else answers
+    return _asked(subject, prepare or subject.prepare, answer, images, part)
 
 
 def own_features(subject: Subject, images: ImageSet, part: Indices, prepare: Prepare | None = None) -> Array:
@@ -64,9 +69,11 @@ def own_features(subject: Subject, images: ImageSet, part: Indices, prepare: Pre
     return np.nan_to_num(found, posinf=0.0, neginf=0.0)
 
 
-def of_two_classes(scores: Array) -> Array:
-    """`(n, 2)` outputs from one score of the second class, `(n, 1)`."""
-    return np.concatenate([np.full_like(scores, middle_score(scores)), scores], axis=1)
+def of_each_class(outputs: Array) -> Array:
+    """`(n, C)` as they are; `(n, 2)` from one score of the second of two classes, `(n, 1)`."""
+    if outputs.shape[1] != 1:
+        return outputs
+    return np.concatenate([np.full_like(outputs, middle_score(outputs)), outputs], axis=1)
 
 
 def prove_evidence(
