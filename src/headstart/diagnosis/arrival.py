@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from headstart.diagnosis.subject import Subject, copied, fed_at_first_convolution, first_convolution
+from headstart.diagnosis.subject import Subject, convolutions, copied, fed_at_first_convolution
 from headstart.errors import UsageError
 from headstart.randomness import generator
 from headstart.records import Images, Preprocessing
@@ -248,12 +248,15 @@ def effective_receptive_field(module: nn.Module, inputs: torch.Tensor) -> int:
 
 def _at_first_convolution(module: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, int]:
     """What the first convolution sees, and the side of the last convolution's output."""
-    convolution = first_convolution(module)
-    if convolution is None:
-        raise UsageError("The network has no convolution; headstart diagnoses convolutional backbones.")
     seen: list[torch.Tensor] = []
+
+    def keep(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        if not seen:
+            seen.append(given[0].detach())
+
+    layers = convolutions(module)
     sides, handles = watch_maps(module)
-    handles.append(convolution.register_forward_pre_hook(lambda layer, given: seen.append(given[0].detach())))
+    handles += [layer.register_forward_pre_hook(keep) for layer in layers]
     modes = {layer: layer.training for layer in module.modules()}
     try:
         with torch.inference_mode():
@@ -267,6 +270,15 @@ def _at_first_convolution(module: nn.Module, inputs: torch.Tensor) -> tuple[torc
             handle.remove()
         for layer, training in modes.items():
             layer.training = training
+    if not seen:
+        raise UsageError("None of the network's convolutions runs; headstart diagnoses convolutional backbones.")
+    channels = seen[0].shape[1]
+    if channels not in (1, 3):
+        raise UsageError(
+            f"The network's first convolution sees {channels} channels. headstart can look only into networks whose first "
+            "convolution sees the image itself, in 1 or 3 channels: not its pixels moved into channels (space-to-depth), nor "
+            "coordinates beside them."
+        )
     return seen[0].cpu(), sides[-1]
 
 
