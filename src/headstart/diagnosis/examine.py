@@ -21,7 +21,7 @@ from headstart.analysis.diagnosis import (
     shapley_shares,
 )
 from headstart.analysis.statistics import Estimate, bootstrap_accuracy, gap_estimate, paired_difference
-from headstart.diagnosis.arrival import UNDERSTOOD, Arrival, measure_arrival, sample_images
+from headstart.diagnosis.arrival import UNDERSTOOD, Arrival, measure_arrival, not_understood, sample_images
 from headstart.diagnosis.examination import Control, Examination, Remade
 from headstart.diagnosis.look_contract import Guess, guess_contract
 from headstart.diagnosis.look_history import (
@@ -254,8 +254,8 @@ def _controls(
 ) -> tuple[list[Control], list[Finding]]:
     """Random features against the repaired pipeline (20)."""
     if not cells:
-        reason = {"fit": round(pipeline.arrival.fit, 3)}
-        return [], [Finding(20, "could-not-look", "input-not-understood", reason)]
+        code, values = not_understood(pipeline.arrival)
+        return [], [Finding(20, "could-not-look", code, values)]
     by_chance, own = measure_random(pipeline, cells[frozenset()], sample)
     better = paired_difference(own, by_chance)
     values = {"probe": round(float(own.mean()), 4), "random": round(float(by_chance.mean()), 4)}

@@ -10,7 +10,8 @@ import torch
 
 from headstart.analysis.diagnosis import Finding, best_assignment
 from headstart.analysis.metrics import confusion_matrix
-from headstart.diagnosis.subject import Loss, Subject
+from headstart.diagnosis.flat_colours import measure_flat_colours
+from headstart.diagnosis.subject import Loss, Prepare, Subject
 from headstart.errors import UsageError
 from headstart.models.weights import read_weights_file
 from headstart.records import DuplicateReport, Images, ImageSet, Indices, Labels, Split
@@ -21,21 +22,18 @@ _SURE = 50.0  # a logit so large that softmax gives the class probability one
 _DUPLICATED = 0.01  # chosen: share of test images with a twin in train from which an accuracy is flattered
 _DIFFERENT = 1e-3  # relative: what float arithmetic in another order explains
 
+TRAINED_IN_ANOTHER_RANGE, TRAINED_IN_ANOTHER_ORDER = "training-range-differs", "training-order-differs"
+"""Codes of cause 6 where it is training's path that differs from the evaluation's."""
+
 
 def look_at_paths(subject: Subject, images: Images) -> Finding:
-    """Cause 6: whether the serving path gives the same input as the evaluation's."""
-    serve = subject.evidence.serve
-    if serve is None:
-        return Finding(6, "could-not-look", "one-path", {})
-    ours, theirs = subject.prepare(images), serve(images)
-    if ours.shape != theirs.shape:
-        shapes = {"first": str(tuple(ours.shape[1:])), "second": str(tuple(theirs.shape[1:]))}
-        return Finding(6, "suspected", "paths-differ-in-shape", shapes)
-    scale = float(ours.std()) or 1.0
-    difference = float((ours - theirs).abs().mean()) / scale
-    if difference > _DIFFERENT:
-        return Finding(6, "suspected", "paths-differ", {"difference": round(difference, 3)})
-    return Finding(6, "cleared", "paths-equal", {})
+    """Cause 6: whether the serving path gives the same input as the evaluation's, and training's the same range and channel order."""
+    serve, augment = subject.evidence.serve, subject.evidence.augment
+    served = _look_at_serving(subject, serve, images) if serve is not None else None
+    if augment is None or (served is not None and served.status == "suspected"):
+        return served or Finding(6, "could-not-look", "one-path", {})
+    trained = _look_at_training_path(subject, augment, images.shape[1])
+    return trained if served is None or trained.status == "suspected" else served
 
 
 def look_at_augmentation(subject: Subject, images: Images) -> Finding:
@@ -48,7 +46,36 @@ def look_at_augmentation(subject: Subject, images: Images) -> Finding:
         return Finding(19, "cleared", "epochs-differ", {})
     if torch.equal(first, subject.prepare(images)):
         return Finding(19, "cleared", "no-augmentation", {})
+    # Where the pixels differ in range or order there is another path to see (cause 6), and no augmentation.
+    if _look_at_training_path(subject, augment, images.shape[1]).status == "suspected":
+        return Finding(19, "cleared", "no-augmentation", {})
     return Finding(19, "suspected", "epochs-identical", {})
+
+
+def _look_at_serving(subject: Subject, serve: Prepare, images: Images) -> Finding:
+    ours, theirs = subject.prepare(images), serve(images)
+    if ours.shape != theirs.shape:
+        shapes = {"first": str(tuple(ours.shape[1:])), "second": str(tuple(theirs.shape[1:]))}
+        return Finding(6, "suspected", "paths-differ-in-shape", shapes)
+    scale = float(ours.std()) or 1.0
+    difference = float((ours - theirs).abs().mean()) / scale
+    if difference > _DIFFERENT:
+        return Finding(6, "suspected", "paths-differ", {"difference": round(difference, 3)})
+    return Finding(6, "cleared", "paths-equal", {})
+
+
+def _look_at_training_path(subject: Subject, augment: Prepare, side: int) -> Finding:
+    """What training and evaluation make of images of one colour, which random crops and mirrorings leave alone."""
+    ours, theirs = measure_flat_colours(subject.prepare, side), measure_flat_colours(augment, side)
+    if ours is None or theirs is None:
+        return Finding(6, "could-not-look", "training-not-compared", {})
+    values = {"low": round(ours.low, 3), "high": round(ours.high, 3)}
+    if not ours.same_range(theirs):
+        values |= {"train_low": round(theirs.low, 3), "train_high": round(theirs.high, 3)}
+        return Finding(6, "suspected", TRAINED_IN_ANOTHER_RANGE, values)
+    if not ours.same_order(theirs):
+        return Finding(6, "suspected", TRAINED_IN_ANOTHER_ORDER, {"order": ours.order, "train_order": theirs.order})
+    return Finding(6, "cleared", "training-alike", values)
 
 
 def look_at_loss(loss: Loss | None, outputs: npt.NDArray[np.floating] | None, classes: int) -> Finding:
