@@ -77,5 +77,5 @@ def test_what_is_needed_is_said(tmp_path: Path) -> None:
         headstart.diagnose("digits", history={"loss": [1.0]}, runs=tmp_path)
     with pytest.raises(UsageError, match="recipe: without a network only predictions, history and loss"):
         headstart.diagnose("digits", predictions=outputs_of(0.9), recipe="cnn", runs=tmp_path)
-    with pytest.raises(UsageError, match="the test part has 360 images"):
+    with pytest.raises(UsageError, match="the test part has 359 images"):
         headstart.diagnose("digits", predictions=np.zeros((7, 10)), runs=tmp_path)
