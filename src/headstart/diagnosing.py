@@ -11,6 +11,7 @@ import torch
 from headstart.data.fingerprint import image_hashes, set_fingerprint
 from headstart.data.splits import make_split
 from headstart.diagnosis.look_history import read_history
+from headstart.diagnosis.read_predictions import read_predictions
 from headstart.diagnosis.run import (
     DiagnosisRequest,
     diagnose_own,
@@ -20,6 +21,7 @@ from headstart.diagnosis.run import (
 )
 from headstart.diagnosis.scripts import is_script, load_build
 from headstart.diagnosis.subject import Evidence, Kept, batched, subject_of_module
+from headstart.diagnosis.targets import is_finished_run, refuse_near_misses
 from headstart.environment import choose_device, require_working_packages
 from headstart.errors import UsageError
 from headstart.files import read_json, write_json
@@ -113,19 +115,22 @@ def diagnose(
     Args:
         model: a `torch.nn.Module` (backbone or whole classifier), `my_script.py:build`, the folder of a finished run, or data
             to diagnose a recipe of ours on, or your `predictions` of them.
-        data: images for your own network: what `compare` takes, an `ImageSet`, or `(images (N, S, S, 3) uint8, labels (N,))`.
-        preprocess: turns images into the network's input; called with PIL images, or with uint8 arrays, whichever it takes.
+        data: images for your own network: what `compare` takes, an `ImageSet`, or `(images (N, S, S, 3) uint8, labels (N,))`. Images
+            of files become squares of one size first, cut out of their middle, of 256 pixels at most.
+        preprocess: turns images into the network's input; called with PIL images, or with uint8 arrays, whichever it takes: the
+            squares of `data`, in RGB.
         head: from features to logits, where `model` stops at features.
         train_mode: whether the network is run in training mode; `None` takes the mode it is in.
         batch: images that go through the network at a time.
         history: of your training: lists of `loss`, `val_loss`, `accuracy`, `val_accuracy` (Keras' history will do), or the
-            path of a `.json` or `.csv` file with them.
+            path of a `.json` or `.csv` file with them; of a `.csv` whose lines are not all filled, the filled cells count.
         predictions: `(n, C)` outputs or `(n,)` classes for the test part, or for all images of the data, in its order; or the path of
-            an `.npz` or `.csv` with them.
+            an `.npy`, `.npz` or `.csv` with them.
         loss: your loss function, from outputs and integer labels to a scalar.
         optimizer: the optimizer that trains your network.
         augment, serve: your training's and your serving's path from images to input, where they differ from `preprocess`.
-        recipe: of a run or of ours: a name, a TOML file or a `Recipe`; `None` takes the preset's transfer recipe.
+        recipe: on data a recipe of ours, by name, as a TOML file or as a `Recipe`, `None` takes the preset's transfer recipe; of a
+            run the name of one of its transfer recipes, `None` takes the first.
         preset: `classroom`, the class exercise as it was.
         backbone: of the recipe; `mobilenetv2_100` if none is named.
         weights_dir: folder of weight files, searched first.
@@ -170,14 +175,16 @@ def diagnose(
         "serve": serve,
     }
     shown = command or "headstart.diagnose(...)"
-    if isinstance(model, str) and is_script(model):
-        given |= load_build(model)
+    if isinstance(model, str | Path) and is_script(str(model)):
+        given |= load_build(str(model))
+    if isinstance(given["model"], str | Path):
+        refuse_near_misses(given["model"])
     if isinstance(given["model"], str | Path) and given["predictions"] is not None:
         folder = _diagnose_kept(given | {"data": data, "recipe": recipe, "backbone": backbone}, request, watcher, shown)
     elif isinstance(given["model"], str | Path):
         _refuse_evidence(given | {"data": data})
         target = Path(given["model"])
-        finished = (target / "results.json").exists()
+        finished = is_finished_run(target)
         request = _request_of_run(target, request) if finished else replace(request, data=str(given["model"]))
         folder = diagnose_recipe(request, choose_device(device), watcher, shown)
     else:
@@ -201,12 +208,17 @@ def _diagnose_kept(given: dict[str, Any], request: DiagnosisRequest, observer: O
             f"{', '.join(unused)}: without a network only predictions, history and loss can be looked at. Leave the others out, or "
             "give your model (on the command line: FILE.py:FUNCTION, and the images with --data)."
         )
+    if is_finished_run(given["model"]):
+        raise UsageError(
+            f"{given['model']} is a run of headstart, and predictions are of data: name the data instead, a name, a folder or an .npz "
+            "file. What the run itself has is diagnosed without predictions."
+        )
     images, split = load_data(replace(request, data=str(given["model"])), observer)
     predictions, history = given["predictions"], given["history"]
     named = isinstance(predictions, str | Path)
     kept = Kept(
         Path(predictions).name if named else "predictions",
-        Evidence(history=read_history(history), predictions=_predictions(predictions), loss=given["loss"]),
+        Evidence(history=read_history(history), predictions=read_predictions(predictions), loss=given["loss"]),
     )
     return diagnose_own(kept, images, split, observer=observer, runs=request.runs, name=request.name, command=command)
 
@@ -255,11 +267,11 @@ def _diagnose_module(
         weights_dir=request.weights_dir,
         evidence=Evidence(
             history=read_history(given["history"]),
-            predictions=_predictions(given["predictions"]),
+            predictions=read_predictions(given["predictions"]),
             loss=given["loss"],
             optimizer=given["optimizer"],
-            augment=batched(given["augment"], example) if given["augment"] is not None else None,
-            serve=batched(given["serve"], example) if given["serve"] is not None else None,
+            augment=batched(given["augment"], example, "augment") if given["augment"] is not None else None,
+            serve=batched(given["serve"], example, "serve") if given["serve"] is not None else None,
         ),
     )
     return diagnose_own(
@@ -279,6 +291,12 @@ def _data(
 ) -> tuple[ImageSet, Split]:
     if isinstance(data, str | Path):
         return load_data(request, observer)
+    if not isinstance(data, ImageSet) and not (isinstance(data, tuple | list) and len(data) == 2):
+        raise UsageError(
+            f"`data` is a {type(data).__name__}. Expected what headstart.compare takes (a name, a folder, an .npz file), an "
+            "ImageSet, or a pair: images (N, S, S, 3) uint8 and labels (N,). Of torchvision's CIFAR10: (dataset.data, "
+            "dataset.targets)."
+        )
     images = data if isinstance(data, ImageSet) else _image_set(*data)
     split, _ = make_split(images, seed=request.split_seed, remove_duplicates=request.remove_duplicates)
     return images, split
@@ -311,48 +329,16 @@ def _image_set(pixels: Any, labels: Any) -> ImageSet:
     )
 
 
-def _predictions(given: Any) -> Any:
-    """Per-image outputs: an array, or a file of them."""
-    if given is None:
-        return None
-    if isinstance(given, str | Path):
-        path = Path(given)
-        if not path.is_file():
-            raise UsageError(f"There is no file of predictions {path}.")
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                names = list(arrays)
-                return np.asarray(arrays["predictions" if "predictions" in names else names[0]])
-        return _from_csv(path)
-    return np.asarray(given)
-
-
-def _from_csv(path: Path) -> Any:
-    """The rows of a CSV of numbers, its header left out.
-
-    A first row that counts 0, 1, 2, ... is the header that pandas gives columns without names.
-    """
-    rows = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    first = [word.strip() for word in rows[0].split(",")] if rows else []
-    counted = len(first) > 1 and first == [str(number) for number in range(len(first))]
-    try:
-        header = counted or not np.isfinite([float(word) for word in first]).all()
-    except ValueError:
-        header = True
-    try:
-        return np.loadtxt(rows[header:], delimiter=",", ndmin=1)
-    except ValueError as error:
-        raise UsageError(
-            f"The predictions in {path} are no table of numbers: {error}. Leave out columns of names; give one column for each "
-            "class, or one with the class' number."
-        ) from error
-
-
 def _request_of_run(folder: Path, request: DiagnosisRequest) -> DiagnosisRequest:
     """The request that a finished run answers: its data, its split, one of its recipes."""
+    if isinstance(request.recipe, Recipe) or str(request.recipe).endswith(".toml"):
+        raise UsageError(
+            f"{folder} is a finished run, and of its recipes one is diagnosed: give its name. To diagnose another recipe, name the "
+            "run's data instead of its folder: headstart.diagnose(data, recipe=...), on the command line DATA --recipe FILE.toml."
+        )
     results, asked = read_json(folder / "results.json"), read_json(folder / "request.json")
     transfer = {entry["name"]: entry for entry in results["recipes"] if entry["kind"] in ("probe", "finetune")}
-    wanted = request.recipe if isinstance(request.recipe, str) else next(iter(transfer), None)
+    wanted = request.recipe if request.recipe is not None else next(iter(transfer), None)
     if wanted not in transfer:
         known = ", ".join(transfer) or "none"
         raise UsageError(f"{folder} has no transfer recipe {wanted!r}. It has: {known}. Name one with --recipe.")

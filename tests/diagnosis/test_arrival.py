@@ -14,6 +14,7 @@ from headstart.diagnosis.arrival import (
     Arrival,
     effective_receptive_field,
     measure_arrival,
+    not_understood,
     sample_images,
     watch_maps,
 )
@@ -134,6 +135,15 @@ def test_what_is_no_picture_of_the_pixels_is_not_judged() -> None:
 
     findings = look_at_pixels(arrive(shuffled), CONTRACT, 32, 64)
     assert {finding.code for finding in findings if finding.cause != 1} == {"input-not-understood"}
+
+
+def test_a_path_that_draws_at_random_is_said_to_do_so() -> None:
+    training = compose(v2.RandomHorizontalFlip(), v2.RandomCrop(64, padding=16))
+    arrival = arrive(training)
+    assert not arrival.repeats
+    findings = look_at_pixels(arrival, CONTRACT, 32, 64)
+    assert {finding.code for finding in findings if finding.cause != 1} == {"input-is-random"}
+    assert not_understood(arrival) == ("input-is-random", {"fit": round(arrival.fit, 3)})
 
 
 def test_a_preprocessing_may_take_a_picture_an_array_or_a_batch() -> None:

@@ -92,6 +92,18 @@ def test_weights_that_were_never_loaded(tmp_path: Path) -> None:
     assert found.causes[0]["status"] in ("proved", "suspected")
 
 
+def test_a_network_that_is_evaluated_on_other_pixels_than_it_was_trained_with(tmp_path: Path) -> None:
+    def brightened(image: Any) -> torch.Tensor:
+        return 255 * right(image).flip(-1)  # 255 times the range, mirrored every time
+
+    found = diagnose(tmp_path, bundled_backbone(), limit=600, augment=brightened)
+    causes = {cause["name"]: cause for cause in found.causes}
+    assert causes["train-serve-mismatch"]["status"] == "suspected"
+    assert causes["train-serve-mismatch"]["evidence"]["code"] == "training-range-differs"
+    assert causes["cached-augmentation"]["status"] == "cleared"
+    assert "preprocess" in found.paths.html.read_text(encoding="utf-8")
+
+
 def test_statistics_overwritten_by_a_stray_pass(tmp_path: Path) -> None:
     module = bundled_backbone()
     module.train()

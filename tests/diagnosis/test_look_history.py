@@ -54,6 +54,26 @@ def test_a_history_is_read_from_its_file(tmp_path: Path) -> None:
             read_history(tmp_path / name)
 
 
+def test_a_table_with_empty_cells_is_read_column_by_column(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,loss,accuracy,\n0,2.0,0.5,\n1,1.0,0.7,\n", encoding="utf-8")
+    assert read_history(path) == {"epoch": [0.0, 1.0], "loss": [2.0, 1.0], "accuracy": [0.5, 0.7]}
+    path.write_text("loss,accuracy\n2.0,0.5,\n1.0,0.7,\n", encoding="utf-8")  # a comma behind the lines alone
+    assert read_history(path) == {"loss": [2.0, 1.0], "accuracy": [0.5, 0.7]}
+    # Lightning's CSVLogger: val in lines of its own, train every so many steps.
+    path.write_text(
+        "epoch,step,train_loss,val_acc\n0,49,2.5,\n0,99,1.5,\n0,99,,0.4\n1,149,1.0,\n1,199,0.5,\n1,199,,0.6\n",
+        encoding="utf-8",
+    )
+    curve = read_history(path)
+    assert (curve["train_loss"], curve["val_acc"]) == ([2.0, 0.75], [0.4, 0.6])
+    assert look_at_history(curve)[0].code == "training-calm"
+    path.write_text("train_loss,val_loss\n2.0,\n,1.9\n1.0,\n,1.1\n", encoding="utf-8")
+    assert read_history(path) == {"train_loss": [2.0, 1.0], "val_loss": [1.9, 1.1]}
+    lines = [{"loss": 2.0}, {"val_loss": 1.9}, {"loss": 1.0}]
+    assert read_history(lines) == {"loss": [2.0, 1.0], "val_loss": [1.9]}
+
+
 def test_a_loss_at_the_floor_of_two_softmaxes_is_suspected() -> None:
     """The curve of a network that learns perfectly, with softmax before a cross-entropy that applies its own."""
     labels = torch.arange(10).repeat(30)

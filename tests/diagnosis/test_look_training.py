@@ -1,16 +1,21 @@
 """What a loss, predictions and a serving path give away."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
+from headstart.analysis.diagnosis import Finding
 from headstart.diagnosis.look_training import (
+    look_at_augmentation,
     look_at_loss,
     look_at_paths,
     predicted_classes,
 )
-from headstart.diagnosis.subject import Evidence, Subject
+from headstart.diagnosis.subject import Evidence, Prepare, Subject
 from headstart.errors import UsageError
 
 
@@ -27,6 +32,36 @@ def test_a_loss_that_falls_below_zero_expects_something_else() -> None:
         found = look_at_loss(loss, outputs.numpy(), classes=2)
         assert (found.status, found.code) == ("suspected", "loss-below-zero")
     assert look_at_loss(loss, raw.log_softmax(1).numpy(), classes=2).status == "cleared"
+
+
+def one_score(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The loss of a network that ends in one score for two classes, as people write it."""
+    return binary_cross_entropy_with_logits(outputs.squeeze(1), labels.float())
+
+
+def one_against_the_rest(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The loss of a network whose classes are each judged by themselves."""
+    return binary_cross_entropy_with_logits(outputs, one_hot(labels, outputs.shape[1]).float())
+
+
+def test_a_loss_of_one_score_for_two_classes_gets_one_column() -> None:
+    scores = np.array([[2.0], [-1.5], [0.3]])
+    probabilities = 1 / (1 + np.exp(-scores))
+    assert look_at_loss(one_score, scores, 2).code == "loss-fits"
+    assert look_at_loss(lambda o, y: nn.BCELoss()(o.squeeze(1), y.float()), probabilities, 2).code == "loss-fits"
+    assert look_at_loss(one_score, probabilities, 2).code == "outputs-are-probabilities"  # a sigmoid twice
+    with pytest.raises(UsageError, match=r"outputs \(2, 1\) and labels \(2,\)"):
+        look_at_loss(nn.BCEWithLogitsLoss(), scores, 2)
+
+
+def test_a_loss_of_each_class_against_the_rest_fits_raw_scores() -> None:
+    scores = np.random.default_rng(0).normal(size=(20, 10))
+    assert look_at_loss(one_against_the_rest, scores, 10).code == "loss-fits"
+    assert look_at_loss(nn.CrossEntropyLoss(), scores, 10).code == "loss-fits"
+    found = look_at_loss(one_against_the_rest, 1 / (1 + np.exp(-scores)), 10)
+    assert (found.status, found.code) == ("suspected", "outputs-are-probabilities")
+    twice = look_at_loss(lambda o, y: nn.functional.cross_entropy(o.softmax(1), y), scores, 10)
+    assert (twice.code, twice.values["loss"]) == ("first-loss-off", round(math.log(math.e + 9) - 1, 3))
 
 
 def test_predictions_of_every_form_become_classes() -> None:
@@ -57,3 +92,46 @@ def test_a_serving_path_of_another_shape_is_told_by_its_shapes() -> None:
     found = look_at_paths(subject, np.zeros((2, 8, 8, 3), np.uint8))
     assert (found.status, found.code) == ("suspected", "paths-differ-in-shape")
     assert found.values == {"first": "(3, 32, 32)", "second": "(3, 64, 64)"}
+
+
+def scaled(scale: float, offset: float = 0.0) -> Prepare:
+    """Pixels 0..1, times a scale, plus an offset."""
+    return lambda images: torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 * scale + offset
+
+
+def mirrored(prepare: Prepare) -> Prepare:
+    """The same, half of the images mirrored at random."""
+    return lambda images: torch.stack([one.flip(-1) if torch.rand(()) < 0.5 else one for one in prepare(images)])
+
+
+def looked(augment: Prepare, serve: Prepare | None = None) -> tuple[Finding, Finding]:
+    """Look at paths and augmentation of a network that is evaluated on pixels from -1 to 1."""
+    images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), np.uint8)
+    one = Subject("mine", nn.Identity(), scaled(2, -1), evidence=Evidence(serve=serve, augment=augment))
+    return look_at_paths(one, images), look_at_augmentation(one, images)
+
+
+def test_training_in_another_range_is_no_cached_augmentation() -> None:
+    for augment in (scaled(1), mirrored(scaled(1))):
+        paths, cached = looked(augment)
+        assert (paths.status, paths.code) == ("suspected", "training-range-differs")
+        assert paths.values == {"low": -1.0, "high": 1.0, "train_low": 0.0, "train_high": 1.0}
+        assert cached.status == "cleared"
+    paths, cached = looked(lambda images: scaled(2, -1)(images).flip(1))
+    assert (paths.status, paths.code, cached.status) == ("suspected", "training-order-differs", "cleared")
+    assert paths.values == {"order": "RGB", "train_order": "BGR"}
+
+
+def test_training_in_the_same_range_is_told_from_cached_draws() -> None:
+    paths, cached = looked(mirrored(scaled(2, -1)))
+    assert (paths.status, paths.code, cached.code) == ("cleared", "training-alike", "epochs-differ")
+    paths, cached = looked(lambda images: scaled(2, -1)(images).flip(-1))
+    assert (paths.code, cached.status, cached.code) == ("training-alike", "suspected", "epochs-identical")
+    paths, cached = looked(lambda images: torch.full((len(images), 3, 8, 8), 0.5))
+    assert (paths.status, paths.code) == ("could-not-look", "training-not-compared")
+
+
+def test_the_path_in_use_is_looked_at_first() -> None:
+    assert looked(scaled(1), serve=scaled(255))[0].code == "paths-differ"
+    assert looked(scaled(1), serve=scaled(2, -1))[0].code == "training-range-differs"
+    assert looked(mirrored(scaled(2, -1)), serve=scaled(2, -1))[0].code == "paths-equal"

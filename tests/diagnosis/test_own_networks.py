@@ -16,7 +16,7 @@ import headstart
 from headstart.analysis.diagnosis import Cell, Finding
 from headstart.data.sources import load_images
 from headstart.data.splits import make_split
-from headstart.diagnosing import _image_set, _predictions
+from headstart.diagnosing import _image_set
 from headstart.diagnosis import examine as examining
 from headstart.diagnosis.arrival import measure_arrival, sample_images
 from headstart.diagnosis.examine import examine
@@ -27,6 +27,7 @@ from headstart.diagnosis.subject import in_batches, in_mode, one_tensor, subject
 from headstart.errors import UsageError
 from headstart.records import Preprocessing, SizeCount
 from headstart.study.observer import SilentObserver
+from tests.diagnosis.test_look_training import one_score
 from tests.models.factory import bundled_backbone
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
@@ -178,8 +179,12 @@ def test_one_score_for_two_classes_is_a_head(tmp_path: Path) -> None:
         module[0].bias.fill_(0.0)  # type: ignore[operator]
         module[3].weight.fill_(1.0)  # type: ignore[operator]
         module[3].bias.fill_(-4 * 27 * 114 / 255)  # type: ignore[operator]
-    found = headstart.diagnose(module.eval(), (images, labels), preprocess=unit, runs=tmp_path, language="en")
+    found = headstart.diagnose(
+        module.eval(), (images, labels), preprocess=unit, loss=one_score, runs=tmp_path, language="en"
+    )
     assert found.record["accuracy"]["failing"] > 0.95
+    loss = next(cause for cause in found.causes if cause["id"] == 14)
+    assert (loss["status"], loss["evidence"]["code"]) == ("cleared", "loss-fits")
 
 
 def test_a_network_of_one_size_is_not_told_to_take_another(tmp_path: Path) -> None:
@@ -243,17 +248,17 @@ def test_evidence_that_a_recipe_of_ours_cannot_use_is_refused(tmp_path: Path) ->
         headstart.diagnose(trunk(), "digits", preprocess=unit, recipe="cnn", runs=tmp_path)
 
 
-def test_predictions_are_read_from_tables_as_people_have_them(tmp_path: Path) -> None:
-    path = tmp_path / "predictions.csv"
-    wanted = [[0.1, 0.9], [0.8, 0.2]]
-    for header in ("", "cat,dog\n", "0,1\n"):
-        path.write_text(header + "0.1,0.9\n0.8,0.2\n", encoding="utf-8")
-        np.testing.assert_allclose(_predictions(path), wanted)
-    path.write_text("class\n1\n0\n", encoding="utf-8")
-    np.testing.assert_allclose(_predictions(str(path)), [1, 0])
-    path.write_text("file,class\na.png,1\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="no table of numbers"):
-        _predictions(path)
+def test_data_of_another_kind_are_refused_with_what_is_expected(tmp_path: Path) -> None:
+    dataset = [(Image.fromarray(IMAGES[0]), 0)] * 5  # as a torchvision dataset gives them
+    for data in (dataset, IMAGES, object()):
+        with pytest.raises(UsageError, match=r"`data` is a .*dataset\.data"):
+            headstart.diagnose(trunk().eval(), data, preprocess=unit, runs=tmp_path)  # type: ignore[arg-type]
+
+
+def test_the_path_that_gives_no_inputs_is_named(tmp_path: Path) -> None:
+    for name in ("serve", "augment"):
+        with pytest.raises(UsageError, match=f"`{name}` turns images"):
+            diagnose(tmp_path, trunk().eval(), **{name: lambda images: 1 / 0})
 
 
 def test_a_script_may_import_its_neighbours_late(tmp_path: Path) -> None:

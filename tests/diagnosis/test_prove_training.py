@@ -14,7 +14,7 @@ from headstart.analysis.statistics import Estimate
 from headstart.data.fingerprint import image_hashes
 from headstart.data.splits import make_split
 from headstart.diagnosis.look_training import look_at_paths
-from headstart.diagnosis.prove_training import own_predictions, prove_optimizer, prove_paths
+from headstart.diagnosis.prove_training import own_predictions, prove_optimizer, prove_paths, prove_training_path
 from headstart.diagnosis.subject import Evidence, Prepare, Subject
 from headstart.records import Images, ImageSet, SizeCount
 
@@ -125,6 +125,32 @@ def test_serving_that_is_better_or_cannot_run_stays_suspected() -> None:
     assert "RuntimeError" in broken.values["error"]
     assert paths(subject(plain, plain)).code == "paths-equal"
     assert paths(subject(plain, None)).status == "could-not-look"
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_evaluation_on_other_pixels_than_training_s_costs_what_these_would_bring(head: bool) -> None:
+    one = subject(inverted, None, head=head, augment=plain)
+    looked = Finding(6, "suspected", "training-range-differs", {"low": 1.0, "high": 0.0})
+    predictions = own_predictions(one, IMAGES, SPLIT.test)
+    found = prove_training_path(looked, [], one, IMAGES, SPLIT, predictions)
+    if not head:
+        assert found == looked  # nothing here has learned from training's pixels
+        return
+    assert (found.status, found.code, found.apart) == ("proved", "training-compared", True)
+    assert found.points is not None
+    assert found.points.mean == pytest.approx(100 * (found.values["train"] - found.values["accuracy"]), abs=0.02)
+    assert found.values["train"] == pytest.approx(float(RIGHT[SPLIT.test].mean()), abs=5e-3)
+    # What evaluation's pixels are proved to be wrong in already is one and the same.
+    wrong = Finding(3, "proved", "other-range", {})
+    assert prove_training_path(looked, [wrong], one, IMAGES, SPLIT, predictions) == replace(looked, like=(3,))
+
+
+def test_evaluation_that_is_as_good_as_on_training_s_pixels_stays_suspected() -> None:
+    looked = Finding(6, "suspected", "training-range-differs", {})
+    for augment in (shifted, inverted, lambda images: plain(images)[:, :1]):
+        one = subject(plain, None, augment=augment)
+        predictions = own_predictions(one, IMAGES, SPLIT.test)
+        assert prove_training_path(looked, [], one, IMAGES, SPLIT, predictions) == looked
 
 
 def test_a_head_that_the_optimizer_misses_costs_what_the_convex_head_gains() -> None:

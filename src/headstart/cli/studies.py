@@ -235,7 +235,13 @@ def diagnose(
             "finished run, or SCRIPT.py:FUNCTION, your function that returns model and preprocess."
         ),
     ],
-    data: Annotated[str | None, typer.Option(help="Images for your own SCRIPT.py:FUNCTION.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Images for your own SCRIPT.py:FUNCTION. Its preprocess gets squares cut out of their middle, of 256 pixels at most, "
+            "in RGB."
+        ),
+    ] = None,
     preset: Annotated[str, typer.Option(help="classroom: the class exercise as it was.")] = "classroom",
     recipe: Annotated[
         str | None, typer.Option(help="A transfer recipe's name or a .toml file. Default: the preset's.")

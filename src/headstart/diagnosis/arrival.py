@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from headstart.diagnosis.subject import Subject, copied, fed_at_first_convolution, first_convolution
+from headstart.diagnosis.subject import Subject, convolutions, copied, fed_at_first_convolution
 from headstart.errors import UsageError
 from headstart.randomness import generator
 from headstart.records import Images, Preprocessing
@@ -34,6 +34,7 @@ _PATCHES = 4
 _SAMPLED_PIXELS = 40_000
 _CROPS = (1.0, 0.875)  # the whole image; the centre of it, as ImageNet's evaluation cuts it (256 to 224)
 _STILL = 1e-6
+_ASKED_TWICE = 16  # chosen: images of which a random mirroring leaves all as they are in one case of 65,536
 _FIELD_IMAGES = 4  # the field is a property of the network; chosen: enough that no closed ReLU hides a part of it
 _FIELD_EDGE = 0.0455  # Luo et al. 2016: what lies outside two deviations of a normal curve
 _EXPLAINED = 0.995  # chosen: a picture of the pixels that explains so much needs no other explanation
@@ -97,6 +98,12 @@ class Arrival:
         return Preprocessing(self.content, interpolation, self.mean, self.std, order)  # type: ignore[arg-type]
 
 
+def not_understood(arrival: Arrival) -> tuple[str, dict[str, float]]:
+    """The code and values that say why what arrives could not be judged by its pixels: drawn at random, or no picture of them."""
+    code = "input-not-understood" if arrival.repeats else "input-is-random"
+    return code, {"fit": round(arrival.fit, 3)}
+
+
 def sample_images(images: Images, count: int = 48) -> Images:
     """Images spread over a set, and synthetic ones of coloured patches behind them: `(count + 16, S, S, 3) uint8`."""
     chosen = images[np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)]
@@ -126,8 +133,8 @@ def measure_arrival(subject: Subject, images: Images) -> Arrival:
             "reason; look at what it makes of one image."
         )
     seen, map_side = _at_first_convolution(subject.module, inputs)
-    again = subject.prepare(images[:4])
-    repeats = bool(torch.equal(again, inputs[:4]))
+    once, again = (subject.prepare(images[:_ASKED_TWICE]) for _ in range(2))
+    repeats = bool(torch.equal(once, again))
     tensor = seen.double().numpy()
     if tensor.shape[1] == 1:
         tensor = np.repeat(tensor, 3, axis=1)
@@ -248,12 +255,15 @@ def effective_receptive_field(module: nn.Module, inputs: torch.Tensor) -> int:
 
 def _at_first_convolution(module: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, int]:
     """What the first convolution sees, and the side of the last convolution's output."""
-    convolution = first_convolution(module)
-    if convolution is None:
-        raise UsageError("The network has no convolution; headstart diagnoses convolutional backbones.")
     seen: list[torch.Tensor] = []
+
+    def keep(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        if not seen:
+            seen.append(given[0].detach())
+
+    layers = convolutions(module)
     sides, handles = watch_maps(module)
-    handles.append(convolution.register_forward_pre_hook(lambda layer, given: seen.append(given[0].detach())))
+    handles += [layer.register_forward_pre_hook(keep) for layer in layers]
     modes = {layer: layer.training for layer in module.modules()}
     try:
         with torch.inference_mode():
@@ -267,6 +277,15 @@ def _at_first_convolution(module: nn.Module, inputs: torch.Tensor) -> tuple[torc
             handle.remove()
         for layer, training in modes.items():
             layer.training = training
+    if not seen:
+        raise UsageError("None of the network's convolutions runs; headstart diagnoses convolutional backbones.")
+    channels = seen[0].shape[1]
+    if channels not in (1, 3):
+        raise UsageError(
+            f"The network's first convolution sees {channels} channels. headstart can look only into networks whose first "
+            "convolution sees the image itself, in 1 or 3 channels: not its pixels moved into channels (space-to-depth), nor "
+            "coordinates beside them."
+        )
     return seen[0].cpu(), sides[-1]
 
 

@@ -21,7 +21,7 @@ from headstart.analysis.diagnosis import (
     shapley_shares,
 )
 from headstart.analysis.statistics import Estimate, bootstrap_accuracy, gap_estimate, paired_difference
-from headstart.diagnosis.arrival import UNDERSTOOD, Arrival, measure_arrival, sample_images
+from headstart.diagnosis.arrival import UNDERSTOOD, Arrival, measure_arrival, not_understood, sample_images
 from headstart.diagnosis.examination import Control, Examination, Remade
 from headstart.diagnosis.look_contract import Guess, guess_contract
 from headstart.diagnosis.look_history import (
@@ -45,7 +45,7 @@ from headstart.diagnosis.look_training import (
 from headstart.diagnosis.pipeline import Pipeline, Repairs, pixels_with
 from headstart.diagnosis.prove import PROVABLE, MeasuredCell, draw_sample, measure_cells, measure_random
 from headstart.diagnosis.prove_predictions import Classes, in_points, prove_own_order, trained_on, twins
-from headstart.diagnosis.prove_training import own_predictions, prove_evidence
+from headstart.diagnosis.prove_training import of_each_class, own_outputs, prove_evidence
 from headstart.diagnosis.repair import repaired_preprocessing
 from headstart.diagnosis.subject import Subject, copied, fed_at_first_convolution
 from headstart.records import Booleans, ImageSet, Indices, Logits, Split
@@ -108,14 +108,15 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
     repairs = Repairs(preprocessing, standardised if 3 in suspected else arrival.standardised)
     few = images.images[sample[:: max(len(sample) // _CLEAN_BATCH, 1)][:_CLEAN_BATCH]]
     clean = pixels_with(arrival, repairs, frozenset(), few)
-    predictions = own_predictions(subject, images, split.test)
+    outputs = own_outputs(subject, images, split.test)
+    predictions = None if outputs is None else of_each_class(outputs)
     predicted = _classes(subject, predictions, split, images)
     labels, classes, evidence = images.labels[split.test], len(images.class_names), subject.evidence
     findings += look_at_network(subject, clean)
     findings += [
         look_at_paths(subject, example),
         *look_at_history(evidence.history),
-        _first_seen(look_at_loss(evidence.loss, predictions, classes), look_at_loss_curve(evidence.history, classes)),
+        _first_seen(look_at_loss(evidence.loss, outputs, classes), look_at_loss_curve(evidence.history, classes)),
         look_at_labels(predicted, labels, classes),
         look_at_duplicates(twins(images, split.test, split.train if subject.recipe is not None else trained_on(split))),
         _selection(subject, predictions, predicted, images, split),
@@ -264,8 +265,8 @@ def _controls(
 ) -> tuple[list[Control], list[Finding]]:
     """Random features against the repaired pipeline (20)."""
     if not cells:
-        reason = {"fit": round(pipeline.arrival.fit, 3)}
-        return [], [Finding(20, "could-not-look", "input-not-understood", reason)]
+        code, values = not_understood(pipeline.arrival)
+        return [], [Finding(20, "could-not-look", code, values)]
     by_chance, own = measure_random(pipeline, cells[frozenset()], sample)
     better = paired_difference(own, by_chance)
     values = {"probe": round(float(own.mean()), 4), "random": round(float(by_chance.mean()), 4)}

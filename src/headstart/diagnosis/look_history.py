@@ -191,7 +191,7 @@ def read_history(given: Any) -> dict[str, list[float]]:
         if isinstance(given, Mapping):
             return {str(name): [float(value) for value in values] for name, values in given.items()}
         if isinstance(given, list) and all(isinstance(epoch, Mapping) for epoch in given):
-            names = given[0].keys() if given else ()
+            names = dict.fromkeys(name for epoch in given for name in epoch)
             return {str(name): [float(epoch[name]) for epoch in given if name in epoch] for name in names}
     except (TypeError, ValueError) as error:
         raise UsageError(f"`history` has lists of numbers, one for each epoch; in this one {error}.") from error
@@ -201,7 +201,11 @@ def read_history(given: Any) -> dict[str, list[float]]:
 
 
 def _read_curve(path: Path) -> Any:
-    """What a history's file holds; of a CSV's columns those that are numbers in every line."""
+    """What a history's file holds; of a CSV's columns those whose filled cells are numbers.
+
+    Some loggers write a line for train and another one for val, each with the other's columns empty, or many lines an epoch: with a
+    column `epoch`, a column has the mean of an epoch's cells for each epoch.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
@@ -209,15 +213,30 @@ def _read_curve(path: Path) -> Any:
         lines = list(csv.DictReader(text.splitlines()))
     except (OSError, ValueError) as error:
         raise UsageError(f"The history {path} cannot be read: {error}.") from error
-    columns = {name: [line[name] for line in lines] for name in (lines[0] if lines else ())}
+    columns = {name: _filled(lines, name) for name in (lines[0] if lines else ()) if name}
     return {
-        name: [float(value) for value in values] for name, values in columns.items() if all(map(_is_number, values))
+        name: _per_epoch(cells)
+        for name, cells in columns.items()
+        if cells and all(_is_number(value) for _, value in cells)
     }
 
 
-def _is_number(text: str | None) -> bool:
+def _filled(lines: list[dict[str, str]], name: str) -> list[tuple[str, str]]:
+    """A column's filled cells, each behind its line's epoch, or the line's number where no column says that."""
+    cells = [(line.get("epoch") or f"line {number}", line[name] or "") for number, line in enumerate(lines)]
+    return [(epoch, value) for epoch, value in cells if value.strip()]
+
+
+def _per_epoch(cells: list[tuple[str, str]]) -> list[float]:
+    values: dict[str, list[float]] = {}
+    for epoch, value in cells:
+        values.setdefault(epoch, []).append(float(value))
+    return [sum(one) / len(one) for one in values.values()]
+
+
+def _is_number(text: str) -> bool:
     try:
-        float(text or "")
+        float(text)
     except ValueError:
         return False
     return True

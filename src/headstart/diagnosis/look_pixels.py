@@ -3,7 +3,7 @@
 import math
 
 from headstart.analysis.diagnosis import Finding
-from headstart.diagnosis.arrival import UNDERSTOOD, Arrival, Standardised
+from headstart.diagnosis.arrival import UNDERSTOOD, Arrival, Standardised, not_understood
 from headstart.models.backbones import default_input_size
 from headstart.records import Preprocessing
 
@@ -47,8 +47,8 @@ def look_at_pixels(
     """
     findings = [_size(arrival, canvas, native)]
     if arrival.fit < UNDERSTOOD:
-        reason = {"fit": round(arrival.fit, 3)}
-        return findings + [Finding(c, "could-not-look", "input-not-understood", reason) for c in (2, 3, 4, 5, 7)]
+        code, values = not_understood(arrival)
+        return findings + [Finding(c, "could-not-look", code, values) for c in (2, 3, 4, 5, 7)]
     findings.append(_padding(arrival))
     if contract is None:
         findings += [Finding(cause, "could-not-look", "no-contract", {}) for cause in (3, 4, 5)]

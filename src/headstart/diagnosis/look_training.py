@@ -10,6 +10,7 @@ import torch
 
 from headstart.analysis.diagnosis import Finding, best_assignment
 from headstart.analysis.metrics import confusion_matrix
+from headstart.diagnosis.flat_colours import measure_flat_colours
 from headstart.diagnosis.subject import Loss, Prepare, Subject
 from headstart.errors import UsageError
 from headstart.models.weights import read_weights_file
@@ -21,21 +22,18 @@ _SURE = 50.0  # a logit so large that softmax gives the class probability one
 _DUPLICATED = 0.01  # chosen: share of test images with a twin in train from which an accuracy is flattered
 _DIFFERENT = 1e-3  # relative: what float arithmetic in another order explains
 
+TRAINED_IN_ANOTHER_RANGE, TRAINED_IN_ANOTHER_ORDER = "training-range-differs", "training-order-differs"
+"""Codes of cause 6 where it is training's path that differs from the evaluation's."""
+
 
 def look_at_paths(subject: Subject, images: Images) -> Finding:
-    """Cause 6: whether the serving path gives the same input as the evaluation's."""
-    serve = subject.evidence.serve
-    if serve is None:
-        return Finding(6, "could-not-look", "one-path", {})
-    ours, theirs = subject.prepare(images), serve(images)
-    if ours.shape != theirs.shape:
-        shapes = {"first": str(tuple(ours.shape[1:])), "second": str(tuple(theirs.shape[1:]))}
-        return Finding(6, "suspected", "paths-differ-in-shape", shapes)
-    scale = float(ours.std()) or 1.0
-    difference = float((ours - theirs).abs().mean()) / scale
-    if difference > _DIFFERENT:
-        return Finding(6, "suspected", "paths-differ", {"difference": round(difference, 3)})
-    return Finding(6, "cleared", "paths-equal", {})
+    """Cause 6: whether the serving path gives the same input as the evaluation's, and training's the same range and channel order."""
+    serve, augment = subject.evidence.serve, subject.evidence.augment
+    served = _look_at_serving(subject, serve, images) if serve is not None else None
+    if augment is None or (served is not None and served.status == "suspected"):
+        return served or Finding(6, "could-not-look", "one-path", {})
+    trained = _look_at_training_path(subject, augment, images.shape[1])
+    return trained if served is None or trained.status == "suspected" else served
 
 
 def look_at_augmentation(subject: Subject, images: Images) -> Finding:
@@ -48,7 +46,36 @@ def look_at_augmentation(subject: Subject, images: Images) -> Finding:
         return Finding(19, "cleared", "epochs-differ", {})
     if torch.equal(first, subject.prepare(images)):
         return Finding(19, "cleared", "no-augmentation", {})
+    # Where the pixels differ in range or order there is another path to see (cause 6), and no augmentation.
+    if _look_at_training_path(subject, augment, images.shape[1]).status == "suspected":
+        return Finding(19, "cleared", "no-augmentation", {})
     return Finding(19, "suspected", "epochs-identical", {})
+
+
+def _look_at_serving(subject: Subject, serve: Prepare, images: Images) -> Finding:
+    ours, theirs = subject.prepare(images), serve(images)
+    if ours.shape != theirs.shape:
+        shapes = {"first": str(tuple(ours.shape[1:])), "second": str(tuple(theirs.shape[1:]))}
+        return Finding(6, "suspected", "paths-differ-in-shape", shapes)
+    scale = float(ours.std()) or 1.0
+    difference = float((ours - theirs).abs().mean()) / scale
+    if difference > _DIFFERENT:
+        return Finding(6, "suspected", "paths-differ", {"difference": round(difference, 3)})
+    return Finding(6, "cleared", "paths-equal", {})
+
+
+def _look_at_training_path(subject: Subject, augment: Prepare, side: int) -> Finding:
+    """What training and evaluation make of images of one colour, which random crops and mirrorings leave alone."""
+    ours, theirs = measure_flat_colours(subject.prepare, side), measure_flat_colours(augment, side)
+    if ours is None or theirs is None:
+        return Finding(6, "could-not-look", "training-not-compared", {})
+    values = {"low": round(ours.low, 3), "high": round(ours.high, 3)}
+    if not ours.same_range(theirs):
+        values |= {"train_low": round(theirs.low, 3), "train_high": round(theirs.high, 3)}
+        return Finding(6, "suspected", TRAINED_IN_ANOTHER_RANGE, values)
+    if not ours.same_order(theirs):
+        return Finding(6, "suspected", TRAINED_IN_ANOTHER_ORDER, {"order": ours.order, "train_order": theirs.order})
+    return Finding(6, "cleared", "training-alike", values)
 
 
 def look_at_loss(loss: Loss | None, outputs: npt.NDArray[np.floating] | None, classes: int) -> Finding:
@@ -56,15 +83,19 @@ def look_at_loss(loss: Loss | None, outputs: npt.NDArray[np.floating] | None, cl
 
     Softmax before a cross-entropy that takes logits never can: with one class at probability 1 its loss is still
     ln(e + C - 1) - 1.
+
+    Args:
+        loss: its owner's.
+        outputs: `(n, C)` of the network, or `(n, 1)` where it gives two classes one score; the loss gets as many columns.
+        classes: number of classes.
+
+    Raises:
+        UsageError: the loss fails on such outputs.
     """
     if loss is None or outputs is None:
         return Finding(14, "could-not-look", "no-outputs", {})
     labels = torch.arange(min(classes, 64))
-    perfect = torch.nn.functional.one_hot(labels, classes).float()
-    bounded = bool((outputs >= 0).all() and (outputs <= 1).all())
-    if not bounded:
-        log_probabilities = bool((outputs <= 0).all()) and bool(np.abs(np.exp(outputs).sum(1) - 1).max() < 1e-3)
-        perfect = (perfect - 1) * _SURE if log_probabilities else perfect * _SURE
+    perfect, bounded = _perfect_answers(labels, outputs, classes)
     try:
         floor = float(loss(perfect, labels))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -81,6 +112,22 @@ def look_at_loss(loss: Loss | None, outputs: npt.NDArray[np.floating] | None, cl
             return Finding(14, "suspected", "perfect-loss-not-finite", {})
         return Finding(14, "suspected", "first-loss-off", {"loss": round(floor, 3), "expected": 0.0})
     return Finding(14, "cleared", "loss-fits", {})
+
+
+def _perfect_answers(
+    labels: torch.Tensor, outputs: npt.NDArray[np.floating], classes: int
+) -> tuple[torch.Tensor, bool]:
+    """Outputs that are right and as sure as a network's can be, in its own columns; and whether these are bounded by 0 and 1.
+
+    Raw scores are far below zero for the wrong classes, too: a loss of one class against the rest wants that.
+    """
+    right = torch.nn.functional.one_hot(labels, classes).float()
+    if outputs.shape[1] == 1:
+        right = right[:, 1:]
+    if (outputs >= 0).all() and (outputs <= 1).all():
+        return right, True
+    log_probabilities = bool((outputs <= 0).all()) and bool(np.abs(np.exp(outputs).sum(1) - 1).max() < 1e-3)
+    return _SURE * (right - 1 if log_probabilities else 2 * right - 1), False
 
 
 def look_at_labels(predicted: npt.NDArray[np.int64] | None, labels: Labels, classes: int) -> Finding:
@@ -172,8 +219,3 @@ def predicted_classes(outputs: npt.NDArray[Any], test: Indices, images: int, cla
             f"{values.max():g}."
         )
     return np.asarray(values, np.int64)
-
-
-def same_pixels(prepare: Prepare, images: Images) -> bool:
-    """Whether a path gives the same inputs twice."""
-    return bool(torch.equal(prepare(images), prepare(images)))

@@ -49,9 +49,10 @@ _OUTPUTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 @dataclass(frozen=True)
 class _LastLayer:
-    """Features that go into the last linear layer, `(n, D)`, and what its scores become; `None` where that is not known."""
+    """Features that go into the last linear layer, `(n, D)`, its columns, and what its scores become; `None` where that is not known."""
 
     features: torch.Tensor
+    columns: int
     output: Callable[[torch.Tensor], torch.Tensor] | None
 
 
@@ -88,7 +89,7 @@ def prove_loss(finding: Finding, subject: Subject, images: ImageSet, sample: Ind
     labels = torch.from_numpy(images.labels[part])
     inputs = _coordinates(layer.features)
     right = _fit(inputs, labels, classes, _OUTPUTS["none"], cross_entropy)
-    ours = _fit(inputs, labels, classes, layer.output, loss)
+    ours = _fit(inputs, labels, layer.columns, layer.output, loss)
     if right is None or ours is None:
         return finding
     behind = paired_difference(right.correct[None], ours.correct[None])
@@ -135,7 +136,7 @@ def _last_layer(subject: Subject, images: ImageSet, part: Indices, classes: int)
         return None
     features, scores = seen[0]
     same = [one for one in _OUTPUTS.values() if torch.allclose(one(scores), outputs, rtol=0, atol=_SAME)]
-    return _LastLayer(features.detach().clone().float().cpu(), same[0] if same else None)
+    return _LastLayer(features.detach().clone().float().cpu(), scores.shape[1], same[0] if same else None)
 
 
 def _coordinates(features: torch.Tensor) -> torch.Tensor:
@@ -154,16 +155,19 @@ def _coordinates(features: torch.Tensor) -> torch.Tensor:
 def _fit(
     inputs: torch.Tensor,
     labels: torch.Tensor,
-    classes: int,
+    columns: int,
     output: Callable[[torch.Tensor], torch.Tensor],
     loss: Loss,
 ) -> _Fit | None:
-    """Train a linear layer from zero with each rate; the best that it gets right. `None` where the loss has no gradient at all."""
+    """Train a linear layer from zero with each rate; the best that it gets right. `None` where the loss has no gradient at all.
+
+    Its columns are one for each class, or one for the second of two.
+    """
     # With this rate cross-entropy cannot diverge: its curvature is at most half of the inputs' (Böhning 1992).
     safe = 2 / float(torch.linalg.matrix_norm(inputs, 2) ** 2 / len(inputs))
     best, steps = np.zeros(len(labels), bool), None
     for rate in _RATES:
-        weights = torch.zeros(inputs.shape[1], classes, requires_grad=True)
+        weights = torch.zeros(inputs.shape[1], columns, requires_grad=True)
         for step in range(1, _STEPS + 1):
             value = loss(output(inputs @ weights), labels)
             if not isinstance(value, torch.Tensor) or not value.requires_grad:
@@ -175,7 +179,7 @@ def _fit(
                     break
                 if step % _LOOK_EVERY:
                     continue
-                correct: Booleans = (output(inputs @ weights).argmax(1) == labels).numpy()
+                correct: Booleans = (_answers(output, inputs @ weights) == labels).numpy()
             if correct.mean() > best.mean():
                 best = correct
             if correct.all():
@@ -184,3 +188,9 @@ def _fit(
         if best.all():
             break
     return _Fit(best, steps)
+
+
+def _answers(output: Callable[[torch.Tensor], torch.Tensor], scores: torch.Tensor) -> torch.Tensor:
+    """Classes `(n,) int64`: of one column the second where the output is above that of a score of zero."""
+    outputs = output(scores)
+    return outputs.argmax(1) if scores.shape[1] > 1 else (outputs > output(torch.zeros_like(scores)))[:, 0].long()

@@ -1,4 +1,4 @@
-"""Proving what its owner's evidence shows of training and use: serving (6), the optimizer (12), the loss (14).
+"""Proving what its owner's evidence shows of training and use: other pixels (6), the optimizer (12), the loss (14).
 
 None of these is a fault of the pipeline that is measured elsewhere (diagnosis/prove.py), so each has a counterfactual of its own.
 """
@@ -15,7 +15,7 @@ from headstart.analysis.diagnosis import LEAST_POINTS, Finding, best_meanings, j
 from headstart.analysis.metrics import confusion_matrix
 from headstart.analysis.statistics import Estimate, paired_difference
 from headstart.diagnosis.look_network import head_parameters
-from headstart.diagnosis.look_training import middle_score
+from headstart.diagnosis.look_training import TRAINED_IN_ANOTHER_ORDER, TRAINED_IN_ANOTHER_RANGE, middle_score
 from headstart.diagnosis.pipeline import features_of
 from headstart.diagnosis.probing import held_out
 from headstart.diagnosis.prove import stratified
@@ -31,16 +31,24 @@ Array = npt.NDArray[np.float32]
 _SERVED = 2400
 """Test images that a network with a head is asked again, as they are served (chosen: the difference is then known to a point)."""
 
+_OF_THE_PIXELS = (3, 4, 5)  # causes that another range or order of the pixels may be, too
+
 _SERVED_TO_A_PROBE = (
     1200  # and where a probe is fitted first, on as many: three passes through somebody's own network instead of one
 )
 
 
 def own_predictions(subject: Subject, images: ImageSet, part: Indices, prepare: Prepare | None = None) -> Logits | None:
-    """What the network itself says of a part, as it is run; `None` where it has no head.
+    """What the network itself says of a part, `(n, C)`, as it is run; `None` where it has no head.
 
     `prepare` is another path from images to its input.
     """
+    outputs = own_outputs(subject, images, part, prepare)
+    return None if outputs is None else of_each_class(outputs)
+
+
+def own_outputs(subject: Subject, images: ImageSet, part: Indices, prepare: Prepare | None = None) -> Logits | None:
+    """The same in the network's own columns: `(n, 1)` where it gives two classes one score."""
     if subject.head is None and subject.classifier is None:
         return None
 
@@ -48,8 +56,7 @@ def own_predictions(subject: Subject, images: ImageSet, part: Indices, prepare: 
         given = one_tensor(subject.module(inputs))
         return given if subject.head is None else one_tensor(subject.head(given))
 
-    answers = _asked(subject, prepare or subject.prepare, answer, images, part)
-    return of_two_classes(answers) if answers.shape[1] == 1 and len(images.class_names) == 2 else answers
+    return _asked(subject, prepare or subject.prepare, answer, images, part)
 
 
 def own_features(subject: Subject, images: ImageSet, part: Indices, prepare: Prepare | None = None) -> Array:
@@ -64,9 +71,11 @@ def own_features(subject: Subject, images: ImageSet, part: Indices, prepare: Pre
     return np.nan_to_num(found, posinf=0.0, neginf=0.0)
 
 
-def of_two_classes(scores: Array) -> Array:
-    """`(n, 2)` outputs from one score of the second class, `(n, 1)`."""
-    return np.concatenate([np.full_like(scores, middle_score(scores)), scores], axis=1)
+def of_each_class(outputs: Array) -> Array:
+    """`(n, C)` as they are; `(n, 2)` from one score of the second of two classes, `(n, 1)`."""
+    if outputs.shape[1] != 1:
+        return outputs
+    return np.concatenate([np.full_like(outputs, middle_score(outputs)), outputs], axis=1)
 
 
 def prove_evidence(
@@ -102,7 +111,11 @@ def prove_evidence(
     if predictions is not None and reordered:
         labels = images.labels[split.test]
         meant = best_meanings(confusion_matrix(labels, predictions.argmax(1), len(images.class_names)))
-    paths = prove_paths(known[6], subject, images, split, sample, predictions, meant)
+    if known[6].code in (TRAINED_IN_ANOTHER_RANGE, TRAINED_IN_ANOTHER_ORDER):
+        pixels = [known[cause] for cause in _OF_THE_PIXELS if cause in known]
+        paths = prove_training_path(known[6], pixels, subject, images, split, predictions, meant)
+    else:
+        paths = prove_paths(known[6], subject, images, split, sample, predictions, meant)
     known |= {finding.cause: finding for finding in (optimizer, head, loss, paths)}
     return list(known.values())
 
@@ -157,6 +170,51 @@ def prove_paths(
     found = replace(judged(finding, points), code=code, values=values, apart=True)
     # Where serving does better, the evaluation has the wrong pixels: nothing that could be cleared.
     return replace(found, status="suspected") if points.low <= -LEAST_POINTS and found.status == "cleared" else found
+
+
+def prove_training_path(
+    finding: Finding,
+    pixels: list[Finding],
+    subject: Subject,
+    images: ImageSet,
+    split: Split,
+    predictions: Logits | None,
+    meant: Classes | None = None,
+) -> Finding:
+    """Cause 6: accuracy on the same test images through `prepare` and through `augment`, whose pixels the network learned from.
+
+    Args:
+        finding: from the look.
+        pixels: those of range and order (3, 4, 5), judged. Where evaluation has the wrong pixels for the backbone, too, that is what
+            the finding looks like, and nothing more is measured.
+        subject, images, split: as they are.
+        predictions: the network's own, on test; without a head nothing shows what training has made of its pixels.
+        meant: what its classes mean, where their order was proved to be another.
+
+    Returns:
+        Proved if training's pixels make more images right; otherwise as it was looked at, since random augmentation costs something.
+    """
+    alike = tuple(one.cause for one in pixels if one.status in ("proved", "suspected"))
+    if alike:
+        return replace(finding, like=alike)
+    part = np.sort(stratified(images, split.test, _SERVED, "served"))
+    answers = None
+    if (
+        predictions is not None
+        and subject.evidence.augment is not None
+        and _runs(subject, subject.evidence.augment, images)
+    ):
+        answers = own_predictions(subject, images, part, subject.evidence.augment)
+    if predictions is None or answers is None:
+        return finding
+    order = np.arange(len(images.class_names)) if meant is None else meant
+    evaluated = order[predictions[np.searchsorted(split.test, part)].argmax(1)] == images.labels[part]
+    trained = order[answers.argmax(1)] == images.labels[part]
+    found = judged(finding, in_points(paired_difference(trained[None], evaluated[None])))
+    values = {"accuracy": round(float(evaluated.mean()), 4), "train": round(float(trained.mean()), 4)}
+    if found.status != "proved":
+        return finding
+    return replace(found, code="training-compared", values={**finding.values, **values}, apart=True)
 
 
 def prove_optimizer(
@@ -222,6 +280,16 @@ def _asked(
     rows = np.empty_like(answers)
     rows[shuffled] = answers
     return rows
+
+
+def _runs(subject: Subject, prepare: Prepare, images: ImageSet) -> bool:
+    """Whether the network takes what a path gives; one that takes a single size may have been trained at another."""
+    try:
+        with in_mode(subject.module, training=False), torch.inference_mode():
+            subject.module(prepare(images.images[:2]))
+    except Exception:  # noqa: BLE001 - somebody else's network says in its own way that it takes no such input
+        return False
+    return True
 
 
 def _misses_head(subject: Subject) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from headstart.analysis.diagnosis import Finding
 from headstart.diagnosis.arrival import Arrival, Standardised
 from headstart.diagnosis.look_pixels import suitable_size
-from headstart.diagnosis.subject import Subject, first_convolution
+from headstart.diagnosis.subject import Subject, convolutions
 from headstart.models.backbones import Backbone, made_for_small_images
 from headstart.records import Preprocessing, Recipe
 from headstart.study.planning import ENLARGED, backbone_preprocessing
@@ -113,8 +113,7 @@ def gray_channels(subject: Subject, arrival: Arrival) -> int | None:
     """How many equal channels a network that is fed in gray takes, 1 or 3; `None` where it is fed in colour."""
     if arrival.order != "gray":
         return None
-    convolution = first_convolution(subject.module)
-    return 1 if convolution is not None and convolution.in_channels == 1 else 3
+    return 1 if convolutions(subject.module)[0].in_channels == 1 else 3
 
 
 def code_lines(

@@ -122,6 +122,9 @@ def subject_of_module(
         batch: images at a time.
         weights_dir: where published weights are looked for first.
         evidence: what else there is.
+
+    Raises:
+        UsageError: the network, its head or its preprocessing cannot be run, or do not fit the classes.
     """
     prepare = batched(preprocess, example)
     found = find_published(module, weights_dir)
@@ -134,21 +137,11 @@ def subject_of_module(
         raise UsageError(
             "In training mode a batch has two images at least: batch norm has no statistics of one. Give `batch`."
         )
-    devices = {value.device.type for value in (*module.parameters(), *module.buffers())} - {"cpu"}
-    if devices:
-        raise UsageError(
-            f"The network is on {', '.join(sorted(devices))}; headstart diagnoses on the CPU. Move it first: model.cpu()."
-        )
-    still = copied(module).eval()
-    try:
-        with torch.inference_mode():
-            outputs = one_tensor(still(prepare(example[:2])))
-    except UsageError:
-        raise
-    except Exception as error:  # somebody else's network fails in its own ways
-        raise UsageError(
-            f"The network failed on what `preprocess` returned: {type(error).__name__}: {error}"
-        ) from error
+    _require_cpu(module, "The network", "model.cpu()")
+    inputs = prepare(example[:2])
+    outputs = _tried(module, inputs, f"The network failed on what `preprocess` returned, shape {tuple(inputs.shape)}")
+    if head is not None:
+        _check_head(head, outputs, classes)
     return Subject(
         name=name,
         module=module,
@@ -162,6 +155,47 @@ def subject_of_module(
         contract=published.preprocessing if published is not None else _own_contract(module),
         evidence=evidence or Evidence(),
     )
+
+
+def _check_head(head: nn.Module, features: torch.Tensor, classes: int) -> None:
+    """Run a head once: it takes what the network gives, and has an output for each class."""
+    _require_cpu(head, "The head", "head.cpu()")
+    shape = tuple(features.shape)
+    advice = "A head takes what the network returns."
+    if features.ndim == 4:
+        advice = (
+            "If your own forward pools and flattens in between, as torchvision's does, hand that over with the network: "
+            "torch.nn.Sequential(features, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())."
+        )
+    scores = _tried(head, features, f"The head failed on what the network gives it, shape {shape}", f" {advice}")
+    wanted = (classes, 1) if classes == 2 else (classes,)
+    if scores.ndim != 2 or scores.shape[1] not in wanted:
+        one = " (or one, the second class' score)" if classes == 2 else ""
+        raise UsageError(
+            f"The head made {tuple(scores.shape)} of the network's {shape}, and the data has {classes} classes. Expected a row for "
+            f"each image with a number for each class{one}: ({len(features)}, {classes}). Give the head that was trained on these "
+            f"classes. {advice}"
+        )
+
+
+def _require_cpu(module: nn.Module, what: str, remedy: str) -> None:
+    devices = {value.device.type for value in (*module.parameters(), *module.buffers())} - {"cpu"}
+    if devices:
+        raise UsageError(
+            f"{what} is on {', '.join(sorted(devices))}; headstart diagnoses on the CPU. Move it first: {remedy}."
+        )
+
+
+def _tried(module: nn.Module, inputs: torch.Tensor, failed: str, advice: str = "") -> torch.Tensor:
+    """What a copy of a module makes of two images, in evaluation mode."""
+    still = copied(module).eval()
+    try:
+        with torch.inference_mode():
+            return one_tensor(still(inputs))
+    except UsageError:
+        raise
+    except Exception as error:  # somebody else's network fails in its own ways
+        raise UsageError(f"{failed}: {type(error).__name__}: {error}.{advice}") from error
 
 
 def subject_of_recipe(recipe: Recipe, backbone: Backbone) -> Subject:
@@ -190,20 +224,22 @@ def _own_contract(module: nn.Module) -> Preprocessing | None:
     return None
 
 
-def batched(preprocess: Callable[..., Any], example: Images) -> Prepare:
+def batched(preprocess: Callable[..., Any], example: Images, name: str = "preprocess") -> Prepare:
     """Find out how a preprocessing wants to be called, and give it the one form that we use.
 
     Args:
-        preprocess: takes one PIL image, one `(H, W, 3)` array or a batch of them; returns a tensor or array, channels first.
+        preprocess: takes one PIL image, one `(H, W, 3)` array or a batch of them; returns a tensor or array, channels first. What it
+            makes of one image may be a batch of one.
         example: `(B, S, S, 3) uint8`, two images at least.
+        name: of the argument that it came as, for messages.
 
     Raises:
         UsageError: no way of calling it gives inputs; the message has what each attempt said.
     """
     ways: dict[str, Prepare] = {
-        "a PIL image": lambda images: torch.stack([_tensor(preprocess(Image.fromarray(one))) for one in images]),
+        "a PIL image": lambda images: torch.stack([_one_image(preprocess(Image.fromarray(one))) for one in images]),
         "a batch (B, H, W, 3) uint8": lambda images: _tensor(preprocess(np.ascontiguousarray(images))),
-        "an image (H, W, 3) uint8": lambda images: torch.stack([_tensor(preprocess(one.copy())) for one in images]),
+        "an image (H, W, 3) uint8": lambda images: torch.stack([_one_image(preprocess(one.copy())) for one in images]),
     }
     said = []
     for way, prepare in ways.items():
@@ -216,9 +252,14 @@ def batched(preprocess: Callable[..., Any], example: Images) -> Prepare:
             return prepare
         said.append(f"given {way}: it returned shape {tuple(inputs.shape)}")
     raise UsageError(
-        "`preprocess` turns images into the network's input, (B, 3, H, W) floating point. It did not: "
-        + "; ".join(said)
+        f"`{name}` turns images into the network's input, (B, 3, H, W) floating point. It did not: " + "; ".join(said)
     )
+
+
+def _one_image(value: Any) -> torch.Tensor:
+    """`(C, H, W)` of one image; many write `preprocess(image).unsqueeze(0)`, a batch of one."""
+    tensor = _tensor(value)
+    return tensor[0] if tensor.ndim == 4 and len(tensor) == 1 else tensor
 
 
 def _tensor(value: Any) -> torch.Tensor:
@@ -296,21 +337,43 @@ def published_state(subject: Subject) -> dict[str, torch.Tensor]:
     return {ours: state[theirs] for ours, theirs in subject.names.items()}
 
 
-def first_convolution(module: nn.Module) -> nn.Conv2d | None:
-    """The convolution that sees the pixels."""
-    return next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+def convolutions(module: nn.Module) -> list[nn.Conv2d]:
+    """A module's convolutions as they are registered, which need not be the order in which they run.
+
+    Raises:
+        UsageError: it has none.
+    """
+    found = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    if not found and (hidden := _unregistered(module)):
+        raise UsageError(
+            f"The network keeps layers in a plain list or dictionary ({hidden}). PyTorch does not know them: model.eval(), "
+            "model.to() and model.parameters() pass them by, so their batch norm stays in training mode. Keep them as an attribute "
+            "or in a torch.nn.ModuleList, and diagnose again."
+        )
+    if not found:
+        raise UsageError("The network has no convolution; headstart diagnoses convolutional backbones.")
+    return found
+
+
+def _unregistered(module: nn.Module) -> str:
+    """Name of an attribute in which layers lie that are not registered; empty if there is none."""
+    for owner in module.modules():
+        for name, value in vars(owner).items():
+            inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+            if name != "_modules" and any(isinstance(one, nn.Module) for one in inside):
+                return f"{type(owner).__name__}.{name}"
+    return ""
 
 
 @contextmanager
 def fed_at_first_convolution(module: nn.Module) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
     """Run a module with its first convolution fed directly, whatever stands before it (an inner normalisation, a resize).
 
+    The first is the one that runs first: what is registered before it may run later, or never.
+
     Yields:
         A function from the convolution's input `(B, 3, H, W)` to the module's output.
     """
-    convolution = first_convolution(module)
-    if convolution is None:
-        raise UsageError("The network has no convolution; only convolutional backbones can be fed in steps.")
     pending: list[torch.Tensor] = []
 
     def replace(layer: nn.Conv2d, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
@@ -320,7 +383,7 @@ def fed_at_first_convolution(module: nn.Module) -> Iterator[Callable[[torch.Tens
         # A network of gray images: what we feed has three channels, each of them the picture.
         return (fed.mean(1, keepdim=True) if layer.in_channels == 1 and fed.shape[1] == 3 else fed,)
 
-    handle = convolution.register_forward_pre_hook(replace)
+    handles = [layer.register_forward_pre_hook(replace) for layer in convolutions(module)]
 
     def run(inputs: torch.Tensor) -> torch.Tensor:
         pending[:] = [inputs]
@@ -330,7 +393,8 @@ def fed_at_first_convolution(module: nn.Module) -> Iterator[Callable[[torch.Tens
     try:
         yield run
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def find_classifier(module: nn.Module, outputs: torch.Tensor, classes: int) -> str | None:
@@ -376,8 +440,33 @@ def pooled(features: torch.Tensor) -> torch.Tensor:
 
 
 def copied(module: nn.Module) -> nn.Module:
-    """A module that can be changed without changing its owner's."""
-    return copy.deepcopy(module)
+    """A module that can be changed without changing its owner's.
+
+    A tensor that a training step left in it (`self.features = x`) is copied without its gradient's past, which nothing can copy.
+
+    Raises:
+        UsageError: it holds something else that cannot be copied.
+    """
+    computed = {
+        id(tensor): tensor.detach().clone()
+        for layer in module.modules()
+        for tensor in _computed(list(vars(layer).values()))
+    }
+    try:
+        return copy.deepcopy(module, computed)
+    except Exception as error:  # somebody else's network may hold anything
+        raise UsageError(
+            f"{type(module).__name__} cannot be copied (copy.deepcopy), and headstart changes nothing of yours: "
+            f"{type(error).__name__}: {error}. Build the network anew, load its weights with load_state_dict, and hand that over."
+        ) from error
+
+
+def _computed(value: Any) -> list[torch.Tensor]:
+    """The tensors in a value, its lists, tuples and dictionaries that came out of a computation with gradients."""
+    if isinstance(value, torch.Tensor):
+        return [] if value.is_leaf else [value]
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return [tensor for one in inside for tensor in _computed(one)]
 
 
 def norm_layers(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
