@@ -144,3 +144,21 @@ def test_a_preprocessing_may_give_a_batch_of_one() -> None:
 def test_a_path_that_fails_is_named() -> None:
     with pytest.raises(UsageError, match=r"^`serve` turns images"):
         batched(lambda images: 1 / 0, IMAGES, "serve")
+
+
+class Hides(nn.Module):
+    """A network whose layers PyTorch does not know of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = [whole()]
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Logits `(B, 4)`."""
+        return self.last(self.trunk[0](inputs))  # type: ignore[no-any-return]
+
+
+def test_layers_in_a_plain_list_are_named() -> None:
+    with pytest.raises(UsageError, match=r"plain list or dictionary \(Hides.trunk\).*ModuleList"):
+        measure_arrival(taken(Hides()), sample_images(IMAGES))
