@@ -10,7 +10,8 @@ from PIL import Image
 from torch import nn
 
 from headstart.diagnosis.arrival import measure_arrival, sample_images
-from headstart.diagnosis.subject import Subject, batched, copied, fed_at_first_convolution, subject_of_module
+from headstart.diagnosis.modules import copied, fed_at_first_convolution
+from headstart.diagnosis.subject import Subject, batched, subject_of_module
 from headstart.errors import UsageError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)

@@ -17,7 +17,8 @@ from torch.utils.hooks import RemovableHandle
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from headstart.diagnosis.subject import Subject, convolutions, copied, fed_at_first_convolution
+from headstart.diagnosis.modules import convolutions, copied, fed_at_first_convolution
+from headstart.diagnosis.subject import Subject
 from headstart.errors import UsageError
 from headstart.randomness import generator
 from headstart.records import Images, Preprocessing

@@ -47,7 +47,8 @@ from headstart.diagnosis.prove import PROVABLE, MeasuredCell, draw_sample, measu
 from headstart.diagnosis.prove_predictions import Classes, in_points, prove_own_order, trained_on, twins
 from headstart.diagnosis.prove_training import of_each_class, own_outputs, prove_evidence
 from headstart.diagnosis.repair import repaired_preprocessing
-from headstart.diagnosis.subject import Subject, copied, fed_at_first_convolution
+from headstart.diagnosis.modules import copied, fed_at_first_convolution
+from headstart.diagnosis.subject import Subject
 from headstart.records import Booleans, ImageSet, Indices, Logits, Split
 from headstart.training.progress import Reporter
 

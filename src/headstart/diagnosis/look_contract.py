@@ -20,7 +20,8 @@ from headstart.diagnosis.look_pixels import is_usual
 from headstart.diagnosis.pipeline import Pipeline, Repairs
 from headstart.diagnosis.probing import cross_fitted
 from headstart.diagnosis.prove import stratified
-from headstart.diagnosis.subject import Subject, copied, fed_at_first_convolution, norm_layers
+from headstart.diagnosis.modules import copied, fed_at_first_convolution, norm_layers
+from headstart.diagnosis.subject import Subject
 from headstart.models.backbones import default_input_size
 from headstart.records import Booleans, ImageSet, Indices, Preprocessing, Split
 

@@ -5,15 +5,9 @@ import torch
 from torch import nn
 
 from headstart.analysis.diagnosis import Finding
-from headstart.diagnosis.subject import (
-    ALIKE,
-    Subject,
-    copied,
-    cosine,
-    fed_at_first_convolution,
-    norm_layers,
-    published_state,
-)
+from headstart.diagnosis.modules import copied, fed_at_first_convolution, norm_layers
+from headstart.diagnosis.published import ALIKE, cosine
+from headstart.diagnosis.subject import Subject, published_state
 
 _EQUAL = 1e-3  # relative: float16 files and folded batch norm stay below it, a training step does not
 _FEW = 0.05  # chosen: share of tensors that a conversion may round differently

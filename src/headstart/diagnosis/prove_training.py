@@ -21,7 +21,8 @@ from headstart.diagnosis.probing import held_out
 from headstart.diagnosis.prove import stratified
 from headstart.diagnosis.prove_loss import prove_loss
 from headstart.diagnosis.prove_predictions import Classes, in_points
-from headstart.diagnosis.subject import Prepare, Subject, in_batches, in_mode, one_tensor, pooled
+from headstart.diagnosis.modules import in_batches, in_mode, one_tensor, pooled
+from headstart.diagnosis.subject import Prepare, Subject
 from headstart.models.backbones import seeded_torch
 from headstart.randomness import generator
 from headstart.records import Booleans, ImageSet, Indices, Logits, Split

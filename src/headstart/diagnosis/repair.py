@@ -8,7 +8,8 @@ from typing import Any
 from headstart.analysis.diagnosis import Finding
 from headstart.diagnosis.arrival import Arrival, Standardised
 from headstart.diagnosis.look_pixels import suitable_size
-from headstart.diagnosis.subject import Subject, convolutions
+from headstart.diagnosis.modules import convolutions
+from headstart.diagnosis.subject import Subject
 from headstart.models.backbones import Backbone, made_for_small_images
 from headstart.records import Preprocessing, Recipe
 from headstart.study.planning import ENLARGED, backbone_preprocessing
