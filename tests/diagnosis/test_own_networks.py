@@ -22,8 +22,8 @@ from headstart.diagnosis.arrival import measure_arrival, sample_images
 from headstart.diagnosis.examine import examine
 from headstart.diagnosis.look_network import look_at_network
 from headstart.diagnosis.look_pixels import look_at_pixels
-from headstart.diagnosis.pipeline import Repairs, pixels_with
 from headstart.diagnosis.modules import in_batches, in_mode, one_tensor
+from headstart.diagnosis.pipeline import Repairs, pixels_with
 from headstart.diagnosis.subject import subject_of_module
 from headstart.errors import UsageError
 from headstart.records import Preprocessing, SizeCount

@@ -42,12 +42,12 @@ from headstart.diagnosis.look_training import (
     on_test,
     predicted_classes,
 )
+from headstart.diagnosis.modules import copied, fed_at_first_convolution
 from headstart.diagnosis.pipeline import Pipeline, Repairs, pixels_with
 from headstart.diagnosis.prove import PROVABLE, MeasuredCell, draw_sample, measure_cells, measure_random
 from headstart.diagnosis.prove_predictions import Classes, in_points, prove_own_order, trained_on, twins
 from headstart.diagnosis.prove_training import of_each_class, own_outputs, prove_evidence
 from headstart.diagnosis.repair import repaired_preprocessing
-from headstart.diagnosis.modules import copied, fed_at_first_convolution
 from headstart.diagnosis.subject import Subject
 from headstart.records import Booleans, ImageSet, Indices, Logits, Split
 from headstart.training.progress import Reporter

@@ -17,10 +17,10 @@ from torch import nn
 from headstart.analysis.statistics import Estimate, bootstrap_accuracy, paired_difference
 from headstart.diagnosis.arrival import Arrival, Standardised
 from headstart.diagnosis.look_pixels import is_usual
+from headstart.diagnosis.modules import copied, fed_at_first_convolution, norm_layers
 from headstart.diagnosis.pipeline import Pipeline, Repairs
 from headstart.diagnosis.probing import cross_fitted
 from headstart.diagnosis.prove import stratified
-from headstart.diagnosis.modules import copied, fed_at_first_convolution, norm_layers
 from headstart.diagnosis.subject import Subject
 from headstart.models.backbones import default_input_size
 from headstart.records import Booleans, ImageSet, Indices, Preprocessing, Split

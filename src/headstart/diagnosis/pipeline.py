@@ -17,7 +17,15 @@ from torchvision.transforms.v2 import functional
 from headstart.analysis.diagnosis import Cell
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.diagnosis.arrival import Arrival, Standardised, standardise
-from headstart.diagnosis.modules import copied, fed_at_first_convolution, in_batches, in_mode, norm_layers, one_tensor, pooled
+from headstart.diagnosis.modules import (
+    copied,
+    fed_at_first_convolution,
+    in_batches,
+    in_mode,
+    norm_layers,
+    one_tensor,
+    pooled,
+)
 from headstart.diagnosis.subject import Subject, published_state
 from headstart.models.backbones import seeded_torch
 from headstart.randomness import generator

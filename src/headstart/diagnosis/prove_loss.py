@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from headstart.analysis.diagnosis import LEAST_POINTS, Finding
 from headstart.analysis.statistics import paired_difference
-from headstart.diagnosis.prove import stratified
 from headstart.diagnosis.modules import find_classifier, in_mode, one_tensor
+from headstart.diagnosis.prove import stratified
 from headstart.diagnosis.subject import Subject
 from headstart.randomness import generator
 from headstart.records import Booleans, ImageSet, Indices

@@ -16,12 +16,12 @@ from headstart.analysis.metrics import confusion_matrix
 from headstart.analysis.statistics import Estimate, paired_difference
 from headstart.diagnosis.look_network import head_parameters
 from headstart.diagnosis.look_training import TRAINED_IN_ANOTHER_ORDER, TRAINED_IN_ANOTHER_RANGE, middle_score
+from headstart.diagnosis.modules import in_batches, in_mode, one_tensor, pooled
 from headstart.diagnosis.pipeline import features_of
 from headstart.diagnosis.probing import held_out
 from headstart.diagnosis.prove import stratified
 from headstart.diagnosis.prove_loss import prove_loss
 from headstart.diagnosis.prove_predictions import Classes, in_points
-from headstart.diagnosis.modules import in_batches, in_mode, one_tensor, pooled
 from headstart.diagnosis.subject import Prepare, Subject
 from headstart.models.backbones import seeded_torch
 from headstart.randomness import generator

@@ -25,9 +25,7 @@ def find_published(module: nn.Module, weights_dir: Path | None) -> tuple[Backbon
     Returns:
         The backbone, and the module's names of its tensors mapped to the published names; `None` if none fits.
     """
-    state = {
-        name: tuple(value.shape) for name, value in module.state_dict().items() if not name.endswith(NOT_COMPARED)
-    }
+    state = {name: tuple(value.shape) for name, value in module.state_dict().items() if not name.endswith(NOT_COMPARED)}
     for file in weight_files(weights_dir):
         with safe_open(file.path, framework="pt") as tensors:
             wanted = {

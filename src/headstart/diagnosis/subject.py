@@ -264,5 +264,3 @@ def published_state(subject: Subject) -> dict[str, torch.Tensor]:
         return {}
     state = build_backbone(subject.published).state_dict()
     return {ours: state[theirs] for ours, theirs in subject.names.items()}
-
-
