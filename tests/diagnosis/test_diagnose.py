@@ -17,7 +17,7 @@ import headstart
 from headstart.data.sources import load_images
 from headstart.data.splits import make_split
 from headstart.diagnosing import _image_set
-from headstart.diagnosis import look_contract, subject
+from headstart.diagnosis import look_contract, published, subject
 from headstart.diagnosis.arrival import measure_arrival, sample_images
 from headstart.diagnosis.examine import examine
 from headstart.diagnosis.probing import Array, cross_fitted
@@ -257,7 +257,7 @@ def test_a_recipe_of_ours_and_the_second_time_it_is_found_done(tmp_path: Path) -
 
 
 def test_the_contract_of_an_unknown_network_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "weight_files", lambda folder: [])
+    monkeypatch.setattr(published, "weight_files", lambda folder: [])
     module = bundled_backbone()
     del module.pretrained_cfg
 
@@ -278,7 +278,7 @@ def test_the_contract_of_an_unknown_network_is_looked_for(tmp_path: Path, monkey
 
 
 def test_a_contract_that_a_few_images_leave_open_may_prove_itself_on_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "weight_files", lambda folder: [])
+    monkeypatch.setattr(published, "weight_files", lambda folder: [])
     monkeypatch.setattr(look_contract, "_TRIED", 30)
     judged: list[int] = []
 

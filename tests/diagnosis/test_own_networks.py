@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch import nn
@@ -298,7 +299,8 @@ def test_a_network_of_another_pretraining_is_not_said_to_lack_its_weights() -> N
     for layer in fresh.modules():
         if hasattr(layer, "reset_parameters"):
             layer.reset_parameters()  # type: ignore[operator]
-    assert subject_of_module(fresh, unit, IMAGES, 10, name="mine").published is not None
+    for never_loaded in (fresh, timm.create_model("small32_s", num_classes=0)):
+        assert subject_of_module(never_loaded, unit, IMAGES, 10, name="mine").published is not None
 
 
 def test_what_a_crop_cuts_off_is_cut_off_again() -> None:

@@ -66,6 +66,7 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "below-probe": {"accuracy": 0.712, "probe": 0.861},
     "loss-jump": {"before": 0.61, "after": 14.2},
     "loss-diverged": {},
+    "repaired-diverged": {},
     "training-calm": {},
     "no-history": {},
     "not-in-optimizer": {"parameters": 156, "total": 158},

@@ -255,7 +255,7 @@ def diagnose(
     predictions: Annotated[
         Path | None,
         typer.Option(
-            help="Outputs of your own network, from any library: .npz or .csv, a row for each test image, or for each image of "
+            help="Outputs of your own network, from any library: .npy, .npz or .csv, a row for each test image, or for each image of "
             "the data. With data instead of a SCRIPT, what they show by themselves."
         ),
     ] = None,

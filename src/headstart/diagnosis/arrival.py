@@ -65,6 +65,7 @@ class Arrival:
         repeats: whether the same images arrive equal twice.
         standardised: whether each image is standardised by its own mean and deviation, over all channels (`image`) or in each
             (`channel`); `mean` and `std` then come after that.
+        channels: of the input, 1 or 3.
     """
 
     size: int
@@ -80,6 +81,7 @@ class Arrival:
     field: int
     repeats: bool
     standardised: Standardised = "none"
+    channels: int = 3
 
     @property
     def low(self) -> float:
@@ -174,6 +176,7 @@ def measure_arrival(subject: Subject, images: Images) -> Arrival:
         field=effective_receptive_field(subject.module, seen[:_FIELD_IMAGES]),
         repeats=repeats,
         standardised=standardised,
+        channels=seen.shape[1],
     )
 
 

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from headstart.analysis.diagnosis import Finding
 from headstart.diagnosis.examination import Examination
 from headstart.diagnosis.judging import (
     SEED,
@@ -86,15 +87,19 @@ def train_both(training: Training, failing: Recipe, seen: Examination, scratch: 
         scratch: the trials from scratch of the run that was asked about.
     """
     try:
-        return _train_both(training, failing, seen, scratch)
+        first = training.trial(failing)
     except DivergedError:
-        found = _train_both(training, as_probe(failing), seen, scratch)
-        return replace(found, examination=with_divergence(found.examination, found.failing))
+        head = as_probe(failing)
+        found = _repaired_beside(training.trial(head), training, head, seen, scratch)
+        return replace(found, examination=with_divergence(found.examination, failing, training.backbone, found.failing))
+    return _repaired_beside(first, training, failing, seen, scratch)
 
 
-def _train_both(training: Training, failing: Recipe, seen: Examination, scratch: list[TrialResult]) -> BothTrials:
+def _repaired_beside(
+    first: TrialResult, training: Training, failing: Recipe, seen: Examination, scratch: list[TrialResult]
+) -> BothTrials:
+    """The recipe without its proved faults beside its trial as it is; where only the repaired training diverges, 11 is suspected."""
     images, split = training.bench.images, training.bench.split
-    first = training.trial(failing)
     examination = with_training(seen, failing, first, training.bench, training.backbone, training.ledger)
     judged = judge_trial(first, split)
     examination = _apart_from_recipes(with_duplicates(examination, judged, images))
@@ -106,7 +111,11 @@ def _train_both(training: Training, failing: Recipe, seen: Examination, scratch:
     cured = repaired_recipe(failing, examination.remade.repaired.preprocessing, proved)
     cured = resolve_recipe(cured, images, split, training.backbone, Overrides())
     if cured.with_changes(name=failing.name) != failing:  # not every proved cause is a setting of the recipe
-        second = training.trial(cured)
+        try:
+            second = training.trial(cured)
+        except DivergedError:
+            examination = examination.with_findings([Finding(11, "suspected", "repaired-diverged", {}, apart=True)])
+    if second is not None:
         recipe = cured.with_changes(backbone=findable_name(training.backbone, training.weights_dir))
     better = judge_trial(second, split) if second is not None else judged
     if 16 in proved:

@@ -148,11 +148,12 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
     head, control, behind = _head(own, probe)
     if subject.recipe is None and head.status == "cleared" and split.origin == "drawn":
         head = replace(head, status="could-not-look", code="may-know-test")
-    head = _first_seen(head, look_at_learning(evidence.history, classes))
     reordered = relabelled is not None
     findings = prove_evidence(
         [*findings, head], behind, subject, images, split, sample, predictions, reordered=reordered
     )
+    learning = look_at_learning(evidence.history, classes)
+    findings = [_first_seen(one, learning) if one.cause == 21 else one for one in findings]
     mended = {finding.cause for finding in findings if finding.status == "proved"}
     repaired = Repairs(
         repaired_preprocessing(arrival, contract, subject.published, images.canvas, native, mended),

@@ -34,8 +34,8 @@ def examine_predictions(evidence: Evidence, images: ImageSet, split: Split) -> E
 
     Returns:
         The examination: causes that can only be seen in a network could not be looked at. Mixed-up names (15) are judged beside
-        what the network reached on val, by its curve; without one they are proved only where renaming brings more than half of
-        the way from chance to perfect, which it does not for an untrained head.
+        what the network reached on val, by its curve; without one they are proved only where renaming recovers nine tenths of the way
+        to half way between chance and perfect, which it does not for an untrained head.
 
     Raises:
         UsageError: the predictions are none of these images'.

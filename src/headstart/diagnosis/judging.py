@@ -188,16 +188,18 @@ def with_training(
     return replace(examination.with_findings(changed), controls=tuple(controls))
 
 
-def with_divergence(examination: Examination, probe: Judged) -> Examination:
+def with_divergence(examination: Examination, recipe: Recipe, backbone: Backbone, probe: Judged) -> Examination:
     """What is known of a recipe whose training diverged (11), and that its head alone was judged in its place.
 
     Args:
         examination: with what the head's trial says.
+        recipe, backbone: what was to be trained.
         probe: the head, on test.
     """
     unseen = [Finding(cause, "could-not-look", "loss-diverged", {}) for cause in (21, 22)]
     control = Control("convex-head", probe.accuracy, None, "training-diverged")
-    known = examination.with_findings([Finding(11, "suspected", "loss-diverged", {}, apart=True), *unseen])
+    diverged = Finding(11, "suspected", "loss-diverged", {}, apart=True)
+    known = examination.with_findings([diverged, *unseen, *_by_construction(recipe, backbone)])
     return replace(known, controls=(*known.controls, control))
 
 

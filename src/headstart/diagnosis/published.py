@@ -51,12 +51,14 @@ def cosine(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 def is_pretrained_otherwise(module: nn.Module, published: Backbone, names: Mapping[str, str]) -> bool:
     """Whether a network of a known architecture was trained, but not from these weights: torchvision's beside timm's.
 
-    No kernel is alike, and its batch norm's factors have moved from the ones that a new network has.
+    No kernel is alike, and its batch norm's factors have moved from those of a new network: ones, and zeros at the end of a
+    residual block. (One whose weights were never loaded, and that was then trained whole, cannot be told from another pretraining.)
     """
     state, theirs = module.state_dict(), build_backbone(published).state_dict()
     if any(cosine(state[ours], theirs[name]) >= ALIKE for ours, name in names.items() if theirs[name].ndim >= 2):
         return False
-    return any(bool((layer.weight != 1).any()) for layer in norm_layers(module) if layer.affine)
+    factors = [layer.weight for layer in norm_layers(module) if layer.affine]
+    return any(bool(((factor != 1) & (factor != 0)).any()) for factor in factors)
 
 
 def _match_by_name(state: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> dict[str, str] | None:

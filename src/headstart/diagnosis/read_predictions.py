@@ -1,5 +1,6 @@
 """Predictions that somebody kept, as arrays: given as such, or read from `.npy`, `.npz` or `.csv` files."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def read_predictions(given: Any) -> npt.NDArray[Any] | None:
     elif isinstance(given, torch.Tensor):
         found = given.detach().cpu().float().numpy()
     else:
-        found = np.asarray(given)
+        found = _as_array(given)
     if found.dtype.kind not in "biuf":
         raise UsageError(
             f"The predictions are an array of {found.dtype}; expected numbers: a column for each class, or the class' number. Leave "
@@ -36,6 +37,13 @@ def read_predictions(given: Any) -> npt.NDArray[Any] | None:
         )
     _refuse_row_numbers(found)
     return found
+
+
+def _as_array(given: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise UsageError(f"The predictions are no table: {error}. Expected as many numbers in every row.") from error
 
 
 def _from_file(path: Path) -> npt.NDArray[Any]:
@@ -64,7 +72,7 @@ def _from_npz(path: Path) -> npt.NDArray[Any]:
         with np.load(path, allow_pickle=False) as arrays:
             names = list(arrays)
             return np.asarray(arrays["predictions" if "predictions" in names else names[0]])
-    except (OSError, ValueError, EOFError, IndexError) as error:
+    except (OSError, ValueError, EOFError, IndexError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise UsageError(
             f"The predictions {path} cannot be read: {error}. Expected an array of numbers named predictions, as "
             "numpy.savez(path, predictions=outputs) writes it."

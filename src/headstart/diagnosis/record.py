@@ -185,7 +185,7 @@ def _repair(subject: Subject | Kept, examination: Examination, proved: list[Find
         )
         changes = list_changes(proved, preprocessing, standardised)
         own_head = subject.head is not None
-        gray = gray_channels(subject, examination.remade.arrival)
+        gray = gray_channels(examination.remade.arrival)
         lines = code_lines(causes, preprocessing, subject.published, standardised, own_head=own_head, gray=gray)
         keras = keras_lines(causes, preprocessing, standardised) if subject.recipe is not None else ""
     return {

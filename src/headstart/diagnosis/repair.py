@@ -8,8 +8,6 @@ from typing import Any
 from headstart.analysis.diagnosis import Finding
 from headstart.diagnosis.arrival import Arrival, Standardised
 from headstart.diagnosis.look_pixels import suitable_size
-from headstart.diagnosis.modules import convolutions
-from headstart.diagnosis.subject import Subject
 from headstart.models.backbones import Backbone, made_for_small_images
 from headstart.records import Preprocessing, Recipe
 from headstart.study.planning import ENLARGED, backbone_preprocessing
@@ -110,11 +108,9 @@ def list_changes(
     return [Change(finding.cause, *changes[finding.cause]) for finding in proved]
 
 
-def gray_channels(subject: Subject, arrival: Arrival) -> int | None:
+def gray_channels(arrival: Arrival) -> int | None:
     """How many equal channels a network that is fed in gray takes, 1 or 3; `None` where it is fed in colour."""
-    if arrival.order != "gray":
-        return None
-    return 1 if convolutions(subject.module)[0].in_channels == 1 else 3
+    return arrival.channels if arrival.order == "gray" else None
 
 
 def code_lines(
@@ -201,7 +197,7 @@ def keras_lines(causes: Iterable[int], preprocessing: Preprocessing, standardise
         variance = _rounded((255 * value) ** 2 for value in preprocessing.std)
         lines += [
             "inputs = keras.Input((None, None, 3))  # RGB, 0..255",
-            f'x = keras.layers.Resizing({size}, {size}, interpolation="{preprocessing.interpolation}")(inputs)',
+            f'x = keras.layers.Resizing({size}, {size}, interpolation="{preprocessing.interpolation}", antialias=True)(inputs)',
             *(
                 ["x = keras.layers.Lambda(lambda images: images[..., ::-1])(x)  # BGR"]
                 if preprocessing.channel_order == "BGR"

@@ -49,7 +49,7 @@ def load_judges(sources: Sequence[str], trained_on: ImageSet, observer: Observer
     judges = []
     for source in sources:
         images = load_images(source, progress=decoding_progress(observer))
-        if images.fingerprint == trained_on.fingerprint:
+        if images.fingerprint == trained_on.fingerprint and images.official_part is None:
             raise UsageError(
                 f"--judge {source} holds the very images that are trained on, so it cannot judge what was learned. Name "
                 "other data, or leave it out: the model card has the accuracy on a validation part of the training images."

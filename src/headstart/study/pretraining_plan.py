@@ -117,4 +117,4 @@ def _teaching_seconds(material: Material) -> float:
     seen = teacher_preprocessing(teacher, images)
     if are_extracted(images, f"{teacher.weights_sha256}", seen, device=device):
         return 0.0
-    return extraction_seconds(build_backbone(teacher), images, seen, device)
+    return extraction_seconds(build_backbone(teacher), images, seen, device, f"{teacher.weights_sha256}")
