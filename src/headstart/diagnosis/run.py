@@ -189,10 +189,11 @@ def diagnose_own(
         part="test",
         seconds={"repair": time.perf_counter() - repairing, "total": time.perf_counter() - started},
     )
-    (ledger.folder / "repaired.toml").unlink(missing_ok=True)  # of an earlier diagnosis
-    if recipe is not None:
-        write_text(ledger.folder / "repaired.toml", to_toml(recipe))
-    write_json(ledger.folder / "diagnosis.json", record)
+    with ledger.locked():
+        (ledger.folder / "repaired.toml").unlink(missing_ok=True)  # of an earlier diagnosis
+        if recipe is not None:
+            write_text(ledger.folder / "repaired.toml", to_toml(recipe))
+        write_json(ledger.folder / "diagnosis.json", record)
     return ledger.folder
 
 
