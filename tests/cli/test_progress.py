@@ -48,7 +48,7 @@ def _plan() -> Plan:
                 "  cnn: 2 seeds, about 1 min 23 s (6 of its 20 epochs)",
                 "  fast: 2 seeds, about 24.0 s (2 of its 8 epochs, width 16 instead of 32)",
                 "  probe: 1 seed, about 3.2 s",
-                "The least that can be planned takes about 1 min 50 s, more than your budget of 1 min.",
+                "The least that can be planned for what you asked takes about 1 min 50 s, more than your budget of 1 min.",
             ),
         ),
         (
@@ -57,7 +57,7 @@ def _plan() -> Plan:
                 "  cnn: 2 semillas, unos 1 min 23 s (6 de sus 20 épocas)",
                 "  fast: 2 semillas, unos 24,0 s (2 de sus 8 épocas; ancho 16 en lugar de 32)",
                 "  probe: 1 semilla, unos 3,2 s",
-                "Lo mínimo que se puede planear lleva unos 1 min 50 s, más que tu límite de 1 min.",
+                "Lo mínimo que se puede planear con lo que pediste lleva unos 1 min 50 s, más que tu límite de 1 min.",
             ),
         ),
     ],

@@ -97,8 +97,11 @@ def test_a_weight_file_is_named_where_the_architecture_finds_another(tmp_path: P
     copy = tmp_path / "mine.safetensors"
     copy.write_bytes(SMALL.path.read_bytes())
     mine = find_backbone(str(copy))
-    assert findable_name(mine, None) == str(copy)
-    assert findable_name(mine, tmp_path) == "small32_s"
+    assert findable_name(mine, None) == findable_name(mine, tmp_path) == str(copy)
+    named = tmp_path / "other" / "small32_s.safetensors"
+    named.parent.mkdir()
+    named.write_bytes(SMALL.path.read_bytes())
+    assert findable_name(find_backbone(str(named)), named.parent) == "small32_s"
 
 
 def test_statistics_that_no_recipe_estimates_anew_are_no_step_to_its_accuracy() -> None:
