@@ -152,11 +152,11 @@ def _comparable(runs: Path) -> Any:
     return loaded
 
 
-def test_an_architecture_that_cannot_be_cut_is_fine_tuned_whole(tmp_path: Path) -> None:
+def test_an_architecture_that_cannot_be_cut_has_its_last_blocks_fine_tuned(tmp_path: Path) -> None:
     network = timm.create_model("test_vit", num_classes=0)
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
     (tmp_path / "weights").mkdir()
-    save_file(state, tmp_path / "weights" / "test_vit.safetensors", metadata=metadata(architecture="test_vit"))
+    save_file(state, tmp_path / "weights" / "test_vit.safetensors", metadata=metadata(architecture="test_vit", input_size="160"))
     recipe = Recipe(name="vit", kind="finetune", backbone="test_vit", epochs=1, batch_size=32, learning_rate=1e-3)
     outcome, _ = _run(_request(tmp_path, recipes=(recipe,), backbones=(), input_size=160, epochs=None, limit=60))
     cost = outcome.recipes[0].results[0].cost
@@ -403,7 +403,7 @@ def test_a_users_callback_works_and_enters_the_identity(tmp_path: Path) -> None:
         ({"augmentation": "magic"}, "--augmentation"),
         ({"epochs": 2, "budget_seconds": 60.0}, "--epochs and --budget both"),
         ({"recipes": ("nothing",)}, "no recipe 'nothing'"),
-        ({"recipes": ("cnn", "cnn")}, "must differ"),
+        ({"recipes": ("cnn", "cnn")}, "each backbone once"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_any_work(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
