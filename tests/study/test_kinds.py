@@ -54,7 +54,11 @@ def test_fine_tuning_moves_the_weights_of_a_backbone_that_cannot_be_cut(
         state = timm.create_model(architecture, num_classes=0).state_dict()
     (tmp_path / "weights").mkdir()
     path = tmp_path / "weights" / f"{architecture}.safetensors"
-    save_file({name: value.contiguous() for name, value in state.items()}, path, metadata(architecture=architecture, input_size="160"))
+    save_file(
+        {name: value.contiguous() for name, value in state.items()},
+        path,
+        metadata(architecture=architecture, input_size="160"),
+    )
     recipe = Recipe(
         "last", "finetune", backbone=architecture, epochs=1, batch_size=32, optimizer="adamw", learning_rate=1e-2
     )

@@ -156,7 +156,11 @@ def test_an_architecture_that_cannot_be_cut_has_its_last_blocks_fine_tuned(tmp_p
     network = timm.create_model("test_vit", num_classes=0)
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
     (tmp_path / "weights").mkdir()
-    save_file(state, tmp_path / "weights" / "test_vit.safetensors", metadata=metadata(architecture="test_vit", input_size="160"))
+    save_file(
+        state,
+        tmp_path / "weights" / "test_vit.safetensors",
+        metadata=metadata(architecture="test_vit", input_size="160"),
+    )
     recipe = Recipe(name="vit", kind="finetune", backbone="test_vit", epochs=1, batch_size=32, learning_rate=1e-3)
     outcome, _ = _run(_request(tmp_path, recipes=(recipe,), backbones=(), input_size=160, epochs=None, limit=60))
     cost = outcome.recipes[0].results[0].cost
