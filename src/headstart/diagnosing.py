@@ -176,7 +176,12 @@ def diagnose(
     }
     shown = command or "headstart.diagnose(...)"
     if isinstance(model, str | Path) and is_script(str(model)):
-        given |= load_build(str(model))
+        built = load_build(str(model))
+        if twice := [name for name in built if name not in ("model", "batch") and given[name] is not None]:
+            raise UsageError(
+                f"{', '.join(twice)}: given with the call and by {model}, and only one of the two can count. Leave one out."
+            )
+        given |= built
     if isinstance(given["model"], str | Path):
         refuse_near_misses(given["model"])
     if isinstance(given["model"], str | Path) and given["predictions"] is not None:
@@ -296,6 +301,10 @@ def _data(
             f"`data` is a {type(data).__name__}. Expected what headstart.compare takes (a name, a folder, an .npz file), an "
             "ImageSet, or a pair: images (N, S, S, 3) uint8 and labels (N,). Of torchvision's CIFAR10: (dataset.data, "
             "dataset.targets)."
+        )
+    if request.limit is not None:
+        raise UsageError(
+            "`limit` is for data that headstart loads; of arrays or an ImageSet hand over as many as you like."
         )
     images = data if isinstance(data, ImageSet) else _image_set(*data)
     split, _ = make_split(images, seed=request.split_seed, remove_duplicates=request.remove_duplicates)

@@ -102,6 +102,7 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "epochs-identical": {},
     "epochs-differ": {},
     "no-augmentation": {},
+    "training-path-differs": {},
     "augmentation-not-used": {"augmentation": "shift-flip"},
     "no-training-path": {},
     "no-better-than-random": {"probe": 0.41, "random": 0.405},

@@ -165,7 +165,7 @@ def test_it_says_how_long_it_will_take_before_it_trains(tmp_path: Path) -> None:
     assert notes.trained
     assert (plan.epochs, plan.input_size, plan.canvas) == (2, 16, 8)
     assert 0 < plan.predicted_seconds < 120
-    assert not plan.exceeds_budget
+    assert not plan.is_over_budget
 
 
 def test_the_defaults_are_the_same_in_python_on_the_command_line_and_in_the_request() -> None:
@@ -344,7 +344,7 @@ def test_a_budget_that_not_even_one_epoch_fits_says_so(tmp_path: Path) -> None:
     run_pretraining(_request(tmp_path, epochs=None, budget_seconds=0.001), CPU, notes, "headstart pretrain digits")
     (plan,) = notes.plans
     assert plan.epochs == 1
-    assert plan.exceeds_budget
+    assert plan.is_over_budget
 
 
 def test_the_sources_own_test_part_is_left_alone(tmp_path: Path) -> None:

@@ -23,6 +23,22 @@ Language = Annotated[
     str | None, typer.Option("--lang", help="Language of messages and report: en or es. Default: your locale's.")
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of runs.")]
+WeightsDir = Annotated[
+    Path | None,
+    typer.Option("--weights-dir", help="Folder of weight files, searched before HEADSTART_WEIGHTS and the cache."),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        help="Use a stratified subset of this many images for train and val together, and at most as many for test; of all "
+        "images where the data has no test part of its own.",
+    ),
+]
+KeepDuplicates = Annotated[
+    bool, typer.Option("--keep-duplicates", help="Leave images in train whose exact pixels are in test.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 
 
 def main() -> None:

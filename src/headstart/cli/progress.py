@@ -132,7 +132,7 @@ class TerminalObserver:
         texts = self._texts
         epochs = texts.many("units.epochs", plan.epochs)
         self._say("cli.pretrain_plan", epochs=epochs, duration=texts.duration(plan.predicted_seconds))
-        if plan.exceeds_budget and plan.budget_seconds is not None:
+        if plan.is_over_budget and plan.budget_seconds is not None:
             self._say("cli.pretrain_over_budget", budget=texts.duration(plan.budget_seconds))
         if plan.canvas != plan.input_size:
             key = "cli.pretrain_shrunk" if plan.canvas > plan.input_size else "cli.pretrain_enlarged"

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli.app import Language, Runs, app
+from headstart.cli.app import Device, KeepDuplicates, Language, Limit, Runs, WeightsDir, app
 
 
 @app.command()
@@ -38,9 +38,7 @@ def compare(
             "up to 64 px.",
         ),
     ] = None,
-    weights_dir: Annotated[
-        Path | None, typer.Option(help="Folder of weight files, searched before HEADSTART_WEIGHTS and the cache.")
-    ] = None,
+    weights_dir: WeightsDir = None,
     input_size: Annotated[
         int | None, typer.Option(help="Side in pixels that every network sees. Default: from data and backbone.")
     ] = None,
@@ -59,13 +57,7 @@ def compare(
             "is safe for the data."
         ),
     ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            help="Use a stratified subset of this many images for train and val together, and at most as many for test; of all "
-            "images where the data has no test part of its own."
-        ),
-    ] = None,
+    limit: Limit = None,
     margin: Annotated[
         float, typer.Option(help="Differences within it do not matter to you, in points of accuracy.")
     ] = 1.0,
@@ -74,10 +66,8 @@ def compare(
     test_fraction: Annotated[
         float, typer.Option(help="Share of all images that becomes test, where the data has none.")
     ] = 0.2,
-    keep_duplicates: Annotated[
-        bool, typer.Option("--keep-duplicates", help="Leave images in train whose exact pixels are in test.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    keep_duplicates: KeepDuplicates = False,
+    device: Device = "auto",
     name: Annotated[str | None, typer.Option(help="Name of the run. Default: the data's name.")] = None,
     runs: Runs = Path("runs"),
     tensorboard: Annotated[
@@ -179,7 +169,7 @@ def pretrain(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use a stratified subset of this many training images.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     lang: Language = None,
 ) -> None:
     """Train a backbone for small images; write its weight file and its model card.
@@ -249,9 +239,7 @@ def diagnose(
     backbone: Annotated[
         str | None, typer.Option(help="A timm model name or a weight file. Default: mobilenetv2_100.")
     ] = None,
-    weights_dir: Annotated[
-        Path | None, typer.Option(help="Folder of weight files, searched before HEADSTART_WEIGHTS and the cache.")
-    ] = None,
+    weights_dir: WeightsDir = None,
     predictions: Annotated[
         Path | None,
         typer.Option(
@@ -265,17 +253,9 @@ def diagnose(
             help="Your training's curve: .json (lists by name) or .csv (a line per epoch, as Keras' CSVLogger)."
         ),
     ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            help="Use a stratified subset of this many images for train and val together, and at most as many for test; of all "
-            "images where the data has no test part of its own."
-        ),
-    ] = None,
-    keep_duplicates: Annotated[
-        bool, typer.Option("--keep-duplicates", help="Leave images in train whose exact pixels are in test.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    limit: Limit = None,
+    keep_duplicates: KeepDuplicates = False,
+    device: Device = "auto",
     name: Annotated[str | None, typer.Option(help="Name of the run. Default: the data's name and -diagnosis.")] = None,
     runs: Runs = Path("runs"),
     lang: Language = None,

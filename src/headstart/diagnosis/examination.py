@@ -8,7 +8,7 @@ from headstart.analysis.statistics import Estimate
 from headstart.diagnosis.arrival import Arrival
 from headstart.diagnosis.pipeline import Pipeline, Repairs
 from headstart.diagnosis.prove import MeasuredCell
-from headstart.records import Booleans, Indices, Logits
+from headstart.records import Booleans, Logits
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,6 @@ class Remade:
 
     arrival: Arrival
     pipeline: Pipeline
-    sample: Indices
     factors: tuple[int, ...]
     cells: Mapping[Cell, MeasuredCell]
     repaired: Repairs

@@ -25,6 +25,7 @@ from headstart.diagnosis.arrival import UNDERSTOOD, Arrival, measure_arrival, no
 from headstart.diagnosis.examination import Control, Examination, Remade
 from headstart.diagnosis.look_contract import Guess, guess_contract
 from headstart.diagnosis.look_history import (
+    first_seen,
     look_at_history,
     look_at_learning,
     look_at_loss_curve,
@@ -117,7 +118,7 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
     findings += [
         look_at_paths(subject, example),
         *look_at_history(evidence.history),
-        _first_seen(look_at_loss(evidence.loss, outputs, classes), look_at_loss_curve(evidence.history, classes)),
+        first_seen(look_at_loss(evidence.loss, outputs, classes), look_at_loss_curve(evidence.history, classes)),
         look_at_labels(predicted, labels, classes),
         look_at_duplicates(twins(images, split.test, split.train if subject.recipe is not None else trained_on(split))),
         _selection(subject, predictions, predicted, images, split),
@@ -153,7 +154,7 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
         [*findings, head], behind, subject, images, split, sample, predictions, reordered=reordered
     )
     learning = look_at_learning(evidence.history, classes)
-    findings = [_first_seen(one, learning) if one.cause == 21 else one for one in findings]
+    findings = [first_seen(one, learning) if one.cause == 21 else one for one in findings]
     mended = {finding.cause for finding in findings if finding.status == "proved"}
     repaired = Repairs(
         repaired_preprocessing(arrival, contract, subject.published, images.canvas, native, mended),
@@ -162,7 +163,7 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
     found = tuple(interactions({cell: measured.correct for cell, measured in cells.items()}, factors))
     return Examination(
         findings=tuple(ranked([*findings, *verdicts])),
-        remade=Remade(arrival, pipeline, sample, factors, cells, repaired),
+        remade=Remade(arrival, pipeline, factors, cells, repaired),
         found_interactions=found,
         controls=(*controls, *([control] if control is not None else [])),
         predictions=predictions,
@@ -170,11 +171,6 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
         prove_seconds=time.perf_counter() - started,
         relabelled=relabelled,
     )
-
-
-def _first_seen(finding: Finding, of_curve: Finding) -> Finding:
-    """A finding; where it could not look, what the training's curve shows of the same cause, if it shows anything."""
-    return of_curve if finding.status == "could-not-look" != of_curve.status else finding
 
 
 def _selection(

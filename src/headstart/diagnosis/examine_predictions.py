@@ -7,6 +7,7 @@ import numpy as np
 from headstart.analysis.diagnosis import CATALOGUE, Finding, ranked
 from headstart.diagnosis.examination import Examination
 from headstart.diagnosis.look_history import (
+    first_seen,
     look_at_history,
     look_at_learning,
     look_at_loss_curve,
@@ -44,16 +45,13 @@ def examine_predictions(evidence: Evidence, images: ImageSet, split: Split) -> E
     started = time.perf_counter()
     labels, classes = images.labels[split.test], len(images.class_names)
     outputs = on_test(evidence.predictions, split.test, len(images.labels))
-    predicted = predicted_classes(outputs, split.test, len(images.labels), classes)
+    predicted = predicted_classes(evidence.predictions, split.test, len(images.labels), classes)
     scores = outputs if outputs.ndim == 2 and outputs.shape[1] == classes else None
-    of_loss = look_at_loss(evidence.loss, scores, classes)
-    if of_loss.status == "could-not-look":
-        of_loss = look_at_loss_curve(evidence.history, classes)
     reached = max(val_shares(evidence.history), default=(1 + 1 / classes) / 2)
     order, relabelled = prove_order(look_at_labels(predicted, labels, classes), predicted, labels, classes, reached)
     seen = [
         *look_at_history(evidence.history),
-        of_loss,
+        first_seen(look_at_loss(evidence.loss, scores, classes), look_at_loss_curve(evidence.history, classes)),
         order,
         look_at_duplicates(twins(images, split.test, trained_on(split))),
         look_at_selection(evidence.history, scores, predicted == labels, labels),

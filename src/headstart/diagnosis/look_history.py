@@ -36,6 +36,12 @@ _TRAIN = ("accuracy", "train_accuracy", "acc", "train_acc")
 _VAL = ("val_accuracy", "val_acc", "valid_accuracy", "valid_acc")
 
 
+def first_seen(finding: Finding, of_curve: Finding) -> Finding:
+    """A finding; where it could not look, what the training's curve shows of the same cause, if it shows anything."""
+    unseen = finding.status == "could-not-look" and of_curve.status != "could-not-look"
+    return of_curve if unseen else finding
+
+
 def look_at_history(history: History) -> list[Finding]:
     """Causes 11 and 22 from a training's curve: a loss that jumps, a gap that opens."""
     losses = _curve(history, "loss", "train_loss")

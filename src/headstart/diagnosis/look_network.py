@@ -6,12 +6,10 @@ from torch import nn
 
 from headstart.analysis.diagnosis import Finding
 from headstart.diagnosis.modules import copied, fed_at_first_convolution, norm_layers
-from headstart.diagnosis.published import ALIKE, cosine
+from headstart.diagnosis.published import ALIKE, STATISTICS, close, cosine
 from headstart.diagnosis.subject import Subject, published_state
 
-_EQUAL = 1e-3  # relative: float16 files and folded batch norm stay below it, a training step does not
 _FEW = 0.05  # chosen: share of tensors that a conversion may round differently
-_STATISTICS = ("running_mean", "running_var")
 _FAR = 0.5  # chosen: median shift of a channel's mean, in its own standard deviations; digits, which lose nothing, have 0.4
 _WIDE = 1.6
 """Chosen on the half of benchmarks/diagnosis/ that is there for it: the median ratio of a channel's deviation to the stored one, or its
@@ -67,15 +65,15 @@ def _weights(subject: Subject) -> Finding:
 
 def _buffers(subject: Subject, weights: Finding) -> Finding:
     published = published_state(subject)
-    statistics = [name for name in published if name.endswith(_STATISTICS)]
+    statistics = [name for name in published if name.endswith(STATISTICS)]
     if not published:
         return Finding(9, "could-not-look", "no-published-weights", {})
     if not statistics:
         return Finding(9, "cleared", "no-batch-norm", {})
     state = subject.module.state_dict()
-    different = [name for name in statistics if not _close(state[name], published[name])]
+    different = [name for name in statistics if not close(state[name], published[name])]
     kernels = [name for name, value in published.items() if value.ndim >= 2]
-    moved = [name for name in kernels if not _close(state[name], published[name])]
+    moved = [name for name in kernels if not close(state[name], published[name])]
     fine_tuned = len(moved) > _FEW * len(kernels)
     if different and weights.status != "suspected" and not fine_tuned:
         return Finding(9, "suspected", "buffers-differ", {"tensors": len(different), "total": len(statistics)})
@@ -150,9 +148,3 @@ def _as_new(layer: nn.modules.batchnorm._BatchNorm) -> bool:
     assert layer.running_mean is not None
     assert layer.running_var is not None
     return not bool(layer.running_mean.any()) and bool((layer.running_var == 1).all())
-
-
-def _close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
-    ours, theirs = ours.float().cpu(), theirs.float()
-    scale = float(theirs.abs().max()) or 1.0
-    return float((ours - theirs).abs().max()) <= _EQUAL * scale

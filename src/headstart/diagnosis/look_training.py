@@ -46,9 +46,9 @@ def look_at_augmentation(subject: Subject, images: Images) -> Finding:
         return Finding(19, "cleared", "epochs-differ", {})
     if torch.equal(first, subject.prepare(images)):
         return Finding(19, "cleared", "no-augmentation", {})
-    # Where the pixels differ in range or order there is another path to see (cause 6), and no augmentation.
+    # Equal draws in another range or order: a path without augmentation, or one whose draws are cached; the pixels do not tell.
     if _look_at_training_path(subject, augment, images.shape[1]).status == "suspected":
-        return Finding(19, "cleared", "no-augmentation", {})
+        return Finding(19, "could-not-look", "training-path-differs", {})
     return Finding(19, "suspected", "epochs-identical", {})
 
 

@@ -1,4 +1,4 @@
-"""The folder of a diagnosis of somebody's own network: what decides that two of them are the same, and what must not be overwritten."""
+"""The folder of a diagnosis: what decides that two of somebody's own network are the same, and what must not be overwritten."""
 
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,23 @@ def require_own_folder(folder: Path, subject: Subject | Kept) -> None:
         f"{folder} holds {_described(held)}, which a diagnosis of {subject.name} would replace. Choose another --name, or leave it out: "
         "then a free one is taken."
     )
+
+
+def require_recipes_folder(folder: Path) -> None:
+    """Refuse to write a recipe's diagnosis over a comparison, or over the diagnosis of somebody's own network.
+
+    Args:
+        folder: that the user named.
+
+    Raises:
+        UsageError: it holds one of these.
+    """
+    request = folder / "request.json"
+    own = request.exists() and read_json(request).get("subject") is not None
+    if own or (folder / "results.json").exists():
+        raise UsageError(
+            f"{folder} holds another run, which a diagnosis would replace. Choose another --name, or leave it out."
+        )
 
 
 def _described(held: dict[str, Any] | None) -> str:

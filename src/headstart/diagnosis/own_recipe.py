@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import torch
-
 from headstart.diagnosis.examination import Examination
+from headstart.diagnosis.published import STATISTICS, close
 from headstart.diagnosis.subject import Subject, published_state
 from headstart.errors import WeightsError
 from headstart.models.backbones import Backbone
@@ -12,8 +11,6 @@ from headstart.models.weights import find_weights_file, weights_folders
 from headstart.records import Recipe
 
 _SHOWN = 12  # digits of a hash in a message
-_EQUAL = 1e-3  # relative, as in look_network: float16 files stay below it, a training step does not
-_STATISTICS = ("running_mean", "running_var")
 _NOT_IN_A_RECIPE = {
     2,
     8,
@@ -93,11 +90,5 @@ def _as_published(subject: Subject, proved: set[int]) -> bool:
     others = [name for name, _ in subject.module.named_parameters() if name not in published]
     if any(layer is None or not name.startswith(layer) for name in others):
         return False
-    restored = {name for name in published if 13 in proved or (9 in proved and name.endswith(_STATISTICS))}
-    return all(_close(state[name], value) for name, value in published.items() if name not in restored)
-
-
-def _close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
-    ours, theirs = ours.float().cpu(), theirs.float()
-    scale = float(theirs.abs().max()) or 1.0
-    return float((ours - theirs).abs().max()) <= _EQUAL * scale
+    restored = {name for name in published if 13 in proved or (9 in proved and name.endswith(STATISTICS))}
+    return all(close(state[name], value) for name, value in published.items() if name not in restored)

@@ -26,6 +26,7 @@ from headstart.diagnosis.modules import (
     one_tensor,
     pooled,
 )
+from headstart.diagnosis.published import STATISTICS
 from headstart.diagnosis.subject import Subject, published_state
 from headstart.models.backbones import seeded_torch
 from headstart.randomness import generator
@@ -255,7 +256,7 @@ def network_with(subject: Subject, cell: Cell, factors: Iterable[int]) -> nn.Mod
     published = published_state(subject)
     state = module.state_dict()
     for name, value in published.items():
-        statistic = name.endswith(("running_mean", "running_var"))
+        statistic = name.endswith(STATISTICS)
         if (13 in factors and 13 not in cell) or (9 in factors and 9 not in cell and statistic):
             state[name].copy_(value)
     return module.eval()

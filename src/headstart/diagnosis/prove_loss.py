@@ -18,11 +18,9 @@ from headstart.analysis.diagnosis import LEAST_POINTS, Finding
 from headstart.analysis.statistics import paired_difference
 from headstart.diagnosis.modules import find_classifier, in_mode, one_tensor
 from headstart.diagnosis.prove import stratified
-from headstart.diagnosis.subject import Subject
+from headstart.diagnosis.subject import Loss, Subject
 from headstart.randomness import generator
 from headstart.records import Booleans, ImageSet, Indices
-
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 _FEW = 50  # the catalogue's test: a network that cannot fit fifty images is broken
 _CLASSES = 10  # that they come from: five images of each

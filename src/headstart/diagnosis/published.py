@@ -4,16 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from headstart.diagnosis.modules import norm_layers
 from headstart.models.backbones import Backbone, build_backbone, find_backbone
-from headstart.models.weights import weight_files
+from headstart.models.weights import network_of, shapes_in, weight_files
 
 ALIKE = 0.5
 """Chosen: cosine between a kernel and the published one; fine-tuning leaves it above 0.9, chance near 0."""
 
+STATISTICS = ("running_mean", "running_var")
+_EQUAL = 1e-3  # relative: float16 files and folded batch norm stay below it, a training step does not
 NOT_COMPARED = "num_batches_tracked"  # bookkeeping of training, no part of what a network computes
 
 
@@ -27,16 +28,11 @@ def find_published(module: nn.Module, weights_dir: Path | None) -> tuple[Backbon
     """
     state = {name: tuple(value.shape) for name, value in module.state_dict().items() if not name.endswith(NOT_COMPARED)}
     for file in weight_files(weights_dir):
-        with safe_open(file.path, framework="pt") as tensors:
-            wanted = {
-                name: tuple(tensors.get_slice(name).get_shape())
-                for name in tensors.keys()  # noqa: SIM118 - not a dict
-                if not name.endswith(NOT_COMPARED)
-            }
+        wanted = {name: tuple(shape) for name, shape in shapes_in(file.path).items() if not name.endswith(NOT_COMPARED)}
         names = _match_by_name(state, wanted)
         if names is None:
-            backbone = find_backbone(str(file.path), weights_dir)
-            built = build_backbone(backbone).state_dict()  # a file's tensors are sorted by name, a module's by depth
+            with torch.device("meta"):  # a file's tensors are sorted by name, a module's by depth
+                built = network_of(file).state_dict()
             names = _match_by_shape(state, {name: wanted[name] for name in built if name in wanted})
         if names is not None:
             return find_backbone(str(file.path), weights_dir), names
@@ -46,6 +42,13 @@ def find_published(module: nn.Module, weights_dir: Path | None) -> tuple[Backbon
 def cosine(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """Between two tensors of one shape, as vectors."""
     return float(nn.functional.cosine_similarity(ours.float().cpu().flatten(), theirs.float().flatten(), dim=0))
+
+
+def close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    """Whether two tensors of one shape are the same but for rounding."""
+    ours, theirs = ours.float().cpu(), theirs.float()
+    scale = float(theirs.abs().max()) or 1.0
+    return float((ours - theirs).abs().max()) <= _EQUAL * scale
 
 
 def is_pretrained_otherwise(module: nn.Module, published: Backbone, names: Mapping[str, str]) -> bool:

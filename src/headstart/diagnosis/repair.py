@@ -10,7 +10,7 @@ from headstart.diagnosis.arrival import Arrival, Standardised
 from headstart.diagnosis.look_pixels import suitable_size
 from headstart.models.backbones import Backbone, made_for_small_images
 from headstart.records import Preprocessing, Recipe
-from headstart.study.planning import ENLARGED, backbone_preprocessing
+from headstart.study.planning import interpolation_at
 
 _STANDARDISED = {
     "image": "(image - image.mean()) / image.std()",
@@ -47,8 +47,8 @@ def repaired_preprocessing(
     size = suitable_size(canvas, native) if 1 in causes else arrival.size
     interpolation = ours.interpolation
     if causes & {1, 2, 7}:
-        enlarged = "bicubic" if size >= ENLARGED * canvas else "bilinear"
-        interpolation = backbone_preprocessing(published, canvas, size).interpolation if published else enlarged  # type: ignore[assignment]
+        own = published.preprocessing.interpolation if published is not None else "bilinear"
+        interpolation = interpolation_at(size, canvas, own)
     scaled = right if causes & {3, 4} else ours
     order = right.channel_order if 5 in causes else ours.channel_order
     return Preprocessing(size, interpolation, scaled.mean, scaled.std, order)

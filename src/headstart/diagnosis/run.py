@@ -21,7 +21,7 @@ from headstart.diagnosis.examine import examine
 from headstart.diagnosis.examine_predictions import examine_predictions
 from headstart.diagnosis.judging import judge_failing, judge_repaired, with_duplicates
 from headstart.diagnosis.look_scratch import scratch_trials
-from headstart.diagnosis.own_folder import own_request, require_own_folder
+from headstart.diagnosis.own_folder import own_request, require_own_folder, require_recipes_folder
 from headstart.diagnosis.own_recipe import recipe_of_subject, require_same_weights
 from headstart.diagnosis.record import DIAGNOSIS_SCHEMA_VERSION, make_record
 from headstart.diagnosis.repair import to_toml
@@ -99,6 +99,8 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
     if scratch:
         asked["scratch"] = [trial.identity for trial in scratch]
     identity = sha256_of_text(canonical_json(asked))
+    if request.name is not None:
+        require_recipes_folder(request.runs / request.name)
     ledger = open_run(request.runs, request.name, f"{images.name}-diagnosis", asked)
     done = ledger.folder / "diagnosis.json"
     if done.exists() and read_json(done).get("identity") == identity:

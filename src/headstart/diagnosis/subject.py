@@ -31,7 +31,7 @@ class Evidence:
 
     Attributes:
         history: per epoch, such as `{"loss": [...], "val_loss": [...], "accuracy": [...], "val_accuracy": [...]}`.
-        predictions: `(n, C)` outputs or `(n,)` predicted classes, of the test part in the order of the data.
+        predictions: `(n, C)` outputs or `(n,)` predicted classes, of the test part or of all images, in the order of the data.
         loss: from the network's outputs and `(n,) int64` labels to a number.
         optimizer: the one that trains the network.
         augment: the training path from images to inputs, where it differs from the evaluation's.

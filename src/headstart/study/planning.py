@@ -8,6 +8,7 @@ import torch
 from headstart.data.audit import channel_statistics
 from headstart.errors import UsageError
 from headstart.models.backbones import Backbone, default_input_size
+from headstart.models.metadata import Interpolation
 from headstart.records import ImageSet, Indices, NotRun, Preprocessing, Recipe, Split
 from headstart.study.prediction import PredictedCost, predict_seconds
 from headstart.study.presets import trains_by_epochs
@@ -17,7 +18,7 @@ COMFORTABLE_SECONDS = 15 * 60
 
 DEFAULT_SEEDS = 3
 _SCRATCH_LARGEST_INPUT = 96  # chosen: beyond it the simple CNN only becomes slower
-ENLARGED = 2
+_ENLARGED = 2
 """Images enlarged this much are interpolated bicubically: bilinear blurs them (docs/log.md: 1.7 points on CIFAR-10)."""
 
 _NARROWEST = 8  # chosen: of the fast network; 71% of CIFAR-10 after two epochs
@@ -103,7 +104,7 @@ class PretrainingPlan:
     canvas: int
 
     @property
-    def exceeds_budget(self) -> bool:
+    def is_over_budget(self) -> bool:
         """Whether there is a budget that even one epoch does not fit."""
         return self.budget_seconds is not None and self.predicted_seconds > self.budget_seconds
 
@@ -187,9 +188,13 @@ def backbone_preprocessing(backbone: Backbone, canvas: int, input_size: int | No
     """
     default = backbone.native_size if backbone.fixed_size else default_input_size(canvas, backbone.native_size)
     size = input_size or default
-    enlarged = size >= ENLARGED * canvas
-    interpolation = "bicubic" if enlarged else backbone.preprocessing.interpolation
+    interpolation = interpolation_at(size, canvas, backbone.preprocessing.interpolation)
     return replace(backbone.preprocessing, input_size=size, interpolation=interpolation)
+
+
+def interpolation_at(size: int, canvas: int, own: Interpolation) -> Interpolation:
+    """How images of this canvas are brought to a size: bicubic where they are enlarged at least twice, otherwise a backbone's own way."""
+    return "bicubic" if size >= _ENLARGED * canvas else own
 
 
 def channel_contract(images: ImageSet, train: Indices) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

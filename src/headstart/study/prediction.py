@@ -127,7 +127,7 @@ def extraction_seconds(
 def _speed_up(module: nn.Module, input_size: int) -> float:
     """How much faster ONNX Runtime is expected to be than eager PyTorch: most with depthwise convolutions, which PyTorch is slow at.
 
-    Measured with MobileNetV2 at 96 to 224 px on two cores: 2.2 (DESIGN). On one core of a busy machine (CPU seconds, November 2026):
+    Measured with MobileNetV2 at 96 to 224 px on two cores: 2.2. On one core of a busy machine (CPU seconds, November 2026):
     MobileNetV2 2.2 to 2.4, MobileNetV3 1.7, EfficientNet-B0 1.5; of plain networks ResNet-18 1.1, ResNet-50 1.25, `small32_m` 1.1 to
     1.2, ConvNeXt-T 1.0, a small vision transformer 0.9.
     """
@@ -137,7 +137,9 @@ def _speed_up(module: nn.Module, input_size: int) -> float:
         nonlocal macs
         macs += output[0].numel() * layer.get_parameter("weight")[0].numel()
 
-    grouped = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d) and layer.groups > 1]
+    grouped = [
+        layer for layer in module.modules() if isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
+    ]
     handles = [layer.register_forward_hook(count) for layer in grouped]
     total = complexity(module, input_size).macs
     for handle in handles:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,6 +48,25 @@ class Callback:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state` returned."""
+
+
+def states_of(callbacks: Iterable[Callback]) -> list[dict[str, Any]]:
+    """What must survive a resume of each callback, by the name of its class; JSON values."""
+    return [{"name": _name(callback), "state": callback.state()} for callback in callbacks]
+
+
+def restore_states(callbacks: Iterable[Callback], kept: Iterable[dict[str, Any]]) -> None:
+    """Give each callback the state that one of its class had kept: one that only watches may have been added since, or left out."""
+    waiting: dict[str, list[dict[str, Any]]] = {}
+    for one in kept:
+        waiting.setdefault(one["name"], []).append(one["state"])
+    for callback in callbacks:
+        if states := waiting.get(_name(callback)):
+            callback.restore(states.pop(0))
+
+
+def _name(callback: Callback) -> str:
+    return f"{type(callback).__module__}.{type(callback).__qualname__}"
 
 
 class _Patience(Callback):

@@ -1,6 +1,7 @@
 """The resume file of a training: one safetensors file with weights, best weights, optimizer state and history. No pickle."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from headstart.files import written_atomically
+
+_log = logging.getLogger(__name__)
 
 _SEPARATOR = "|"
 _FORMAT = "2"  # raise it when `progress` or the tensors' names change: a file of another format is not read
@@ -62,8 +65,12 @@ def load_checkpoint(
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata["format"] != _FORMAT:
-                raise KeyError(metadata["format"])
+            if metadata.get("format") != _FORMAT:
+                _log.warning(
+                    "%s is of another version of headstart and cannot be read; the training starts anew.", path
+                )
+                path.unlink()
+                return None
             progress: dict[str, Any] = json.loads(metadata["progress"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError):

@@ -26,7 +26,14 @@ from headstart.records import EpochRecord, Indices, Labels, Logits, Recipe
 from headstart.training.arithmetic import Arithmetic, arithmetic_of, full_precision
 from headstart.training.averaging import WeightAverage
 from headstart.training.batches import Batches
-from headstart.training.callbacks import Callback, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+from headstart.training.callbacks import (
+    Callback,
+    EarlyStopping,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+    restore_states,
+    states_of,
+)
 from headstart.training.checkpoint import load_checkpoint, save_checkpoint
 from headstart.training.muon import Muon, muon_groups
 from headstart.training.schedules import SCHEDULES
@@ -390,7 +397,7 @@ def _progress(training: Training, watchers: Sequence[Callback]) -> dict[str, Any
         "rate_factor": training.rate_factor,
         "stop_reason": training.stop_reason,
         "history": [asdict(record) for record in training.history],
-        "callbacks": [{"name": _name(watcher), "state": watcher.state()} for watcher in watchers],
+        "callbacks": states_of(watchers),
     }
 
 
@@ -399,14 +406,4 @@ def _restore(training: Training, watchers: Sequence[Callback], progress: dict[st
     training.rate_factor = progress["rate_factor"]
     training.stop_reason = progress["stop_reason"]
     training.history = [EpochRecord(**record) for record in progress["history"]]
-    # By name: a callback that only watches (TensorBoard) may have been added since, or left out.
-    waiting: dict[str, list[dict[str, Any]]] = {}
-    for kept in progress["callbacks"]:
-        waiting.setdefault(kept["name"], []).append(kept["state"])
-    for watcher in watchers:
-        if states := waiting.get(_name(watcher)):
-            watcher.restore(states.pop(0))
-
-
-def _name(watcher: Callback) -> str:
-    return f"{type(watcher).__module__}.{type(watcher).__qualname__}"
+    restore_states(watchers, progress["callbacks"])
