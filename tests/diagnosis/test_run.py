@@ -124,6 +124,16 @@ def test_diagnoses_leave_one_another_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"would replace\. Choose another --name"):
         own(1.0, name="digits-diagnosis")
     assert own(0.5, name="digits-diagnosis-2").name == "digits-diagnosis-2"  # asked for, and its own
+    with pytest.raises(UsageError, match="holds another run"):
+        headstart.diagnose("digits", recipe=recipe, limit=300, runs=tmp_path, name="digits-diagnosis-2")
+    (tmp_path / "compared").mkdir()
+    (tmp_path / "compared" / "results.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UsageError, match="holds another run"):
+        headstart.diagnose("digits", recipe=recipe, limit=300, runs=tmp_path, name="compared")
+    again = headstart.diagnose(
+        "digits", recipe=recipe, limit=300, runs=tmp_path, name="digits-diagnosis", language="en"
+    )
+    assert again.folder == first.folder
 
 
 def test_only_an_earlier_diagnosis_of_the_same_subject_is_replaced_under_its_name(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from headstart.data.sources import load_images
+from headstart.errors import UsageError
 from headstart.models.weights import BUNDLED_WEIGHTS
 from headstart.study.judge import judge_backbone, load_judges
 from headstart.study.observer import SilentObserver
@@ -28,3 +30,19 @@ def test_where_every_test_image_was_trained_on_no_accuracy_without_them_is_made_
     assert found["probe_accuracy_without_near_duplicates"] is None
     assert 0 <= found["probe_accuracy"] <= 1
     json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize(("parts", "refused"), [(None, True), (("train", "val"), True), (("train", "test"), False)])
+def test_the_training_images_judge_nothing_but_by_a_test_part_of_their_own(
+    tmp_path: Path, parts: tuple[str, str] | None, refused: bool
+) -> None:
+    digits = load_images("digits")
+    part = {} if parts is None else {"part": np.where(np.arange(600) % 4, *parts)}
+    path = tmp_path / "some.npz"
+    np.savez(path, X=digits.images[:600], y=digits.labels[:600], **part)
+    images = load_images(str(path))
+    if refused:
+        with pytest.raises(UsageError, match="very images that are trained on"):
+            load_judges([str(path)], images, SilentObserver())
+    else:
+        assert len(load_judges([str(path)], images, SilentObserver())) == 1
