@@ -37,9 +37,11 @@ def test_the_training_images_judge_nothing_but_by_a_test_part_of_their_own(
     tmp_path: Path, parts: tuple[str, str] | None, refused: bool
 ) -> None:
     digits = load_images("digits")
-    part = {} if parts is None else {"part": np.where(np.arange(600) % 4, *parts)}
     path = tmp_path / "some.npz"
-    np.savez(path, X=digits.images[:600], y=digits.labels[:600], **part)
+    if parts is None:
+        np.savez(path, X=digits.images[:600], y=digits.labels[:600])
+    else:
+        np.savez(path, X=digits.images[:600], y=digits.labels[:600], part=np.where(np.arange(600) % 4, *parts))
     images = load_images(str(path))
     if refused:
         with pytest.raises(UsageError, match="very images that are trained on"):
