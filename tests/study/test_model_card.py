@@ -31,9 +31,10 @@ RESULTS = {
     "parameters": 1234,
     "multiply_adds": 2_000_000,
 }
+MACHINE = {"processor": "a CPU", "threads": 2, "torch": "2", "headstart": "0"}
 
 
-def _card(classes: int = 10, judged: Any = (JUDGED,), **metadata: str) -> str:
+def _card(classes: int = 10, judged: Any = (JUDGED,), machines: Any = (MACHINE,), **metadata: str) -> str:
     facts = {
         "license": "CC0-1.0",
         "pretraining": "Things",
@@ -44,9 +45,8 @@ def _card(classes: int = 10, judged: Any = (JUDGED,), **metadata: str) -> str:
         "results": json.dumps(RESULTS),
         "judged": json.dumps(list(judged)),
     }
-    environment = {"processor": "a CPU", "threads": 2, "torch": "2", "headstart": "0"}
     recipe = Recipe("small32_s", "scratch", input_size=32, epochs=1)
-    return model_card(facts | metadata, recipe, Fitted((), 1, False, 360.0, 12.0), environment, "the command", 720.0)
+    return model_card(facts | metadata, recipe, Fitted((), 1, False, 360.0, 12.0), machines, "the command", 720.0)
 
 
 def test_a_dash_stands_where_there_is_nothing_to_count() -> None:
@@ -69,3 +69,8 @@ def test_the_teacher_is_on_the_card_where_there_was_one() -> None:
     )
     assert "| SHA-256 of the teacher's weights | `123` |" in card
     assert "teacher |" not in _card()
+
+
+def test_every_machine_that_it_was_trained_on_is_on_the_card() -> None:
+    card = _card(machines=[MACHINE | {"gpu": "a GPU"}, MACHINE])
+    assert "| trained on | a GPU; torch 2, headstart 0, then a CPU, 2 threads; torch 2, headstart 0 |" in card

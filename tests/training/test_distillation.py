@@ -10,8 +10,9 @@ from torch import nn
 from headstart.models.network import blocks_from_head
 from headstart.records import Recipe
 from headstart.training.batches import ArrayBatches
+from headstart.training.criterion import classification_loss
 from headstart.training.distillation import DistillationCriterion, StudentClassifier, distillation_targets
-from headstart.training.engine import classification_loss, train_network
+from headstart.training.engine import train_network
 
 CPU = torch.device("cpu")
 
@@ -41,10 +42,10 @@ def test_the_loss_is_cross_entropy_plus_weighted_distance() -> None:
     plain = classification_loss(outputs[:, :3], torch.tensor([1, 2]), 0.1)
     assert torch.equal(criterion.logits(outputs), outputs[:, :3])
     # The first projection points exactly where its target does, the second, too.
-    assert float(criterion(outputs, np.array([1, 2]))) == pytest.approx(float(plain))
+    assert float(criterion(outputs, torch.tensor([1, 2]))) == pytest.approx(float(plain))
     # Swapped, both are at right angles to their targets: distance 1.
     swapped = classification_loss(outputs[:, :3], torch.tensor([2, 1]), 0.1)
-    assert float(criterion(outputs, np.array([2, 1]))) == pytest.approx(float(swapped) + 7)
+    assert float(criterion(outputs, torch.tensor([2, 1]))) == pytest.approx(float(swapped) + 7)
 
 
 def test_a_student_learns_what_its_teacher_says(tmp_path: Path) -> None:
@@ -59,10 +60,10 @@ def test_a_student_learns_what_its_teacher_says(tmp_path: Path) -> None:
     criterion = DistillationCriterion(labels, 0.0, CPU, targets, classes=2, weight=1.0)
     recipe = Recipe("taught", "scratch", epochs=20, batch_size=32, optimizer="adamw", learning_rate=1e-2)
     trained = network.train()
-    before = float(criterion(trained(torch.from_numpy(pixels)), np.arange(300)).detach())
+    before = float(criterion(trained(torch.from_numpy(pixels)), torch.arange(300)).detach())
     train_network(network, batches, batches, recipe, 0, device=CPU, checkpoint=tmp_path / "c", criterion=criterion)
     assert network(torch.from_numpy(pixels)).shape == (300, 2)  # in evaluation mode logits alone
-    after = float(criterion(network.train()(torch.from_numpy(pixels)), np.arange(300)).detach())
+    after = float(criterion(network.train()(torch.from_numpy(pixels)), torch.arange(300)).detach())
     assert after < 0.25 * before
 
 

@@ -24,11 +24,11 @@ from headstart.training.callbacks import (
     ReduceLROnPlateau,
     TensorBoard,
 )
+from headstart.training.criterion import classification_loss
 from headstart.training.engine import (
     DivergedError,
     Fitted,
     Training,
-    classification_loss,
     predict_logits,
     train_network,
 )

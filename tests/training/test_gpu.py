@@ -1,5 +1,6 @@
 """The same recipes on a GPU: the CPU's batches, the CPU's features, and trainings that repeat themselves. Skips without one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from headstart.models.network import NetworkSpec, build_network
 from headstart.records import Preprocessing, Recipe
 from headstart.study.observer import SilentObserver
 from headstart.training.batches import ImageBatches
-from headstart.training.engine import Fitted, train_network
+from headstart.training.callbacks import Callback
+from headstart.training.engine import Fitted, Training, train_network
 from headstart.training.features import extract_features
 from tests.models.factory import TINY
 
@@ -56,13 +58,16 @@ def test_batches_are_the_cpus(size: int, augmentation: Any, keep: bool, monkeypa
         assert (found != expected).float().mean() < 0.02
 
 
-def _train(folder: Path, device: torch.device, optimizer: Any) -> tuple[list[bytes], Fitted]:
+def _train(
+    folder: Path, device: torch.device, optimizer: Any, callbacks: Sequence[Callback] = (), mixup: float = 0.2
+) -> tuple[list[bytes], Fitted]:
     images = load_images("digits", limit=700)
     network = build_network(NetworkSpec("cnn", 10, 8, width=16), 0).to(device).to(memory_format=torch.channels_last)
-    recipe = RECIPE.with_changes(optimizer=optimizer)
+    recipe = RECIPE.with_changes(optimizer=optimizer, mixup=mixup)
     train = ImageBatches(images.images, images.labels, np.arange(500), DIGITS, recipe.augmentation, device)
     val = ImageBatches(images.images, images.labels, np.arange(500, 700), DIGITS, device=device)
-    fitted = train_network(network, train, val, recipe, 0, device=device, checkpoint=folder / "resume")
+    resume = folder / "resume"
+    fitted = train_network(network, train, val, recipe, 0, device=device, checkpoint=resume, callbacks=callbacks)
     return [value.cpu().numpy().tobytes() for value in network.state_dict().values()], fitted
 
 
@@ -84,3 +89,29 @@ def test_features_are_the_cpus() -> None:
         for device in (CPU, GPU)
     )
     assert np.abs(on_gpu - on_cpu).max() <= 1e-4 * np.abs(on_cpu).max()
+
+
+def test_recorded_steps_are_the_written_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded, _ = _train(tmp_path / "recorded", GPU, "muon", mixup=0.0)
+    monkeypatch.setattr("headstart.training.steps._WRITTEN_STEPS", 10**9)
+    written, _ = _train(tmp_path / "written", GPU, "muon", mixup=0.0)
+    assert recorded == written
+
+
+def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = _train(tmp_path / "whole", GPU, "muon", mixup=0.0)
+    monkeypatch.setattr("headstart.training.arithmetic._SAVE_EVERY", 0.0)
+
+    class Killed(Exception):
+        pass
+
+    class Killer(Callback):
+        def on_epoch_begin(self, training: Training) -> None:
+            if training.epoch == 3:
+                raise Killed
+
+    with pytest.raises(Killed):
+        _train(tmp_path / "killed", GPU, "muon", [Killer()], mixup=0.0)
+    resumed, fitted = _train(tmp_path / "killed", GPU, "muon", mixup=0.0)
+    assert fitted.earlier_seconds > 0
+    assert resumed == whole

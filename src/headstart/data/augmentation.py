@@ -45,23 +45,32 @@ def augment(
     if kind == "none":
         return images
     count, channels, height, width = images.shape
-    rows = _shifted(height, count, rng)
-    columns = _shifted(width, count, rng)
+    shifts = _shifts(height, count, rng), _shifts(width, count, rng)
     if kind == "shift-flip":
         mirrored = rng.random(count) < 0.5
-    if mirrored is not None:
-        columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
+    elif mirrored is None:
+        mirrored = np.zeros(count, bool)
+    if images.device.type != "cpu":
+        return _moved_there(images, *to_device(np.stack([*shifts, mirrored]), images.device))
+    rows, columns = (_reflected(length, shift) for length, shift in zip((height, width), shifts, strict=True))
+    columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
     # One index per number, not per pixel: index_select on a vector is plain copying in one thread (0.3 ms for 128
     # images of 32 x 32); on rows of three it wakes a second thread and waits for it (up to 8 ms on 2 busy cores).
     row_starts = (np.arange(count)[:, None] * height + rows) * (width * channels)
     within_row = (columns[:, :, None] * channels + np.arange(channels)).reshape(count, 1, width * channels)
-    terms = (row_starts[:, :, None], within_row)
-    # Elsewhere they are added there: the sum is eight times as large as the pixels, its terms are small.
-    starts, within = terms if images.device.type == "cpu" else _sent(terms, images.device)
-    positions = torch.as_tensor(starts + within)
+    positions = torch.from_numpy(row_starts[:, :, None] + within_row)
     numbers = images.permute(0, 2, 3, 1).reshape(-1)
     moved = numbers.index_select(0, positions.reshape(-1))
     return moved.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _moved_there(images: torch.Tensor, down: torch.Tensor, right: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """The same on a GPU, in few calls: each costs it more than the pixels do."""
+    rows, columns = _reflected(images.shape[2], down), _reflected(images.shape[3], right)
+    columns = torch.where(mirrored[:, None] > 0, columns.flip(1), columns)
+    which = torch.arange(len(images), device=images.device)[:, None, None]
+    moved = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2)
 
 
 @overload
@@ -95,15 +104,18 @@ def random_crops(
     samples = max(2, round(max(height, width) / side))
     area = rng.uniform(_SMALLEST_AREA, 1, count)
     aspect = np.exp(rng.uniform(-math.log(_ASPECT), math.log(_ASPECT), count))
-    rows = _sampled(height, np.minimum(np.sqrt(area / aspect), 1), side * samples, rng)
-    columns = _sampled(width, np.minimum(np.sqrt(area * aspect), 1), side * samples, rng)
-    if mirror:
-        mirrored = rng.random(size=(count,)) < 0.5
-        columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
-    row_starts = (np.arange(count)[:, None] * height + rows) * width
+    down = _stretch(height, np.minimum(np.sqrt(area / aspect), 1), rng)
+    right = _stretch(width, np.minimum(np.sqrt(area * aspect), 1), rng)
+    mirrored = rng.random(size=(count,)) < 0.5 if mirror else np.zeros(count, bool)
+    contrast, mixing = _colour_maps(count, rng)
     # From here on everything is written as NumPy and torch both understand it.
-    drawn = (row_starts, columns, *_colour_maps(count, rng))
-    starts, within_row, contrast, mixing = drawn if isinstance(images, np.ndarray) else _sent(drawn, images.device)
+    drawn: Any = np.stack([*down, *right, mirrored, contrast, *mixing.reshape(count, -1).T])
+    drawn = drawn if isinstance(images, np.ndarray) else to_device(drawn, images.device)
+    rows = _sampled(height, drawn[0], drawn[1], side * samples)
+    within_row = _sampled(width, drawn[2], drawn[3], side * samples)
+    within_row = _where(drawn[4][:, None] > 0, _backwards(within_row), within_row)
+    starts = (_arange(count, drawn)[:, None] * height + rows) * width
+    contrast, mixing = _single(drawn[5]), _single(drawn[6:]).T.reshape(count, channels, channels)
     places = (
         starts[:, row::samples, None] + within_row[:, None, column::samples]
         for row, column in np.ndindex(samples, samples)
@@ -118,10 +130,6 @@ def random_crops(
     return result
 
 
-def _sent(arrays: Iterable[npt.NDArray[Any]], device: torch.device) -> tuple[Any, ...]:
-    return tuple(to_device(array, device) for array in arrays)
-
-
 def _summed(pixels: Images | torch.Tensor, places: Iterable[Any]) -> Any:
     """`(B, side, side, 3) float32`: the sum over several index arrays of the pixels `(M, 3) uint8` that each names. It is exact."""
     if isinstance(pixels, torch.Tensor):
@@ -133,14 +141,36 @@ def _summed(pixels: Images | torch.Tensor, places: Iterable[Any]) -> Any:
     return sums.astype(np.float32)
 
 
-def _sampled(
-    length: int, share: npt.NDArray[np.float64], samples: int, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
-    """`(count, samples) int64`: evenly spaced source positions over a stretch of `share` of the length, placed at random."""
+def _stretch(
+    length: int, share: npt.NDArray[np.float64], rng: np.random.Generator
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Where a stretch of `share` of the length begins, drawn at random, and how long it is: `(count,)` each."""
     stretch = share * length
-    first = rng.random(len(share)) * (length - stretch)
-    positions = first[:, None] + stretch[:, None] * ((np.arange(samples) + 0.5) / samples)
-    return np.minimum(positions.astype(np.int64), length - 1)
+    return rng.random(len(share)) * (length - stretch), stretch
+
+
+def _sampled(length: int, first: Any, stretch: Any, samples: int) -> Any:
+    """`(count, samples) int64`: evenly spaced source positions over each stretch, as an array or a tensor."""
+    positions = first[:, None] + stretch[:, None] * ((_arange(samples, first) + 0.5) / samples)
+    if isinstance(positions, np.ndarray):
+        return np.minimum(positions.astype(np.int64), length - 1)
+    return positions.long().clamp_(max=length - 1)
+
+
+def _arange(count: int, like: Any) -> Any:
+    return np.arange(count) if isinstance(like, np.ndarray) else torch.arange(count, device=like.device)
+
+
+def _where(condition: Any, first: Any, second: Any) -> Any:
+    return (np if isinstance(condition, np.ndarray) else torch).where(condition, first, second)
+
+
+def _backwards(rows: Any) -> Any:
+    return rows[:, ::-1] if isinstance(rows, np.ndarray) else rows.flip(1)
+
+
+def _single(values: Any) -> Any:
+    return values.astype(np.float32) if isinstance(values, np.ndarray) else values.float()
 
 
 def _colour_maps(count: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -151,10 +181,14 @@ def _colour_maps(count: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.f
     return contrast, mixing * brightness[:, None, None]
 
 
-def _shifted(length: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Draw one shift per image: `(count, length) int64`, which source position each target position takes."""
+def _shifts(length: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """`(count,) int64`: by how many pixels each image moves."""
     most = min(max(1, length // _SHIFT_DIVISOR), length - 1)
-    positions = np.arange(length)[None, :] + rng.integers(-most, most + 1, size=count)[:, None]
+    return rng.integers(-most, most + 1, size=count)
+
+
+def _reflected(length: int, shifts: Any) -> Any:
+    """`(count, length) int64`: which source position each target position takes; beyond the edge it goes back inside."""
+    positions = _arange(length, shifts)[None, :] + shifts[:, None]
     last = length - 1
-    reflected: npt.NDArray[np.int64] = last - np.abs(last - np.abs(positions))
-    return reflected
+    return last - abs(last - abs(positions))

@@ -1,5 +1,7 @@
 """Pixels made ready for a network, in one way only, whether it trains, is tested or predicts."""
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -59,8 +61,11 @@ def pixels_only(images: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> 
     return np.ascontiguousarray(_resized(images, preprocessing).permute(0, 2, 3, 1).numpy())
 
 
+@lru_cache(maxsize=64)
 def _per_channel(values: tuple[float, float, float], device: torch.device) -> torch.Tensor:
-    return to_device(np.array(values, np.float32), device).view(1, 3, 1, 1)
+    """Made once: a copy to a GPU costs more than the division does."""
+    with torch.inference_mode(mode=False):  # whoever asks first must not decide what others may do with it
+        return to_device(np.array(values, np.float32), device).view(1, 3, 1, 1)
 
 
 def _resized(images: npt.NDArray[np.uint8] | torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:

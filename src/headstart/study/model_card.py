@@ -16,7 +16,7 @@ def model_card(
     metadata: Mapping[str, str],
     recipe: Recipe,
     fitted: Fitted,
-    environment: Mapping[str, Any],
+    machines: Sequence[Mapping[str, Any]],
     command: str,
     teacher_seconds: float | None,
 ) -> str:
@@ -25,7 +25,7 @@ def model_card(
     Args:
         metadata: of the weight file (docs/weights.md).
         recipe, fitted: how it was trained, and how that went.
-        environment: of the training, from `describe_environment`.
+        machines: that it was trained on, each from `describe_environment`.
         command: that makes it again.
         teacher_seconds: that the teacher's features took; `None` if there was no teacher, or it is not known.
     """
@@ -37,7 +37,7 @@ def model_card(
         "",
         "| | |",
         "|---|---|",
-        *_facts(metadata, recipe, fitted, environment, teacher_seconds),
+        *_facts(metadata, recipe, fitted, machines, teacher_seconds),
         "",
         "## Made by",
         "",
@@ -69,12 +69,11 @@ def _facts(
     metadata: Mapping[str, str],
     recipe: Recipe,
     fitted: Fitted,
-    environment: Mapping[str, Any],
+    machines: Sequence[Mapping[str, Any]],
     teacher_seconds: float | None,
 ) -> list[str]:
     """The rows of the table at the top."""
     results = json.loads(metadata["results"])
-    machine = environment.get("gpu", f"{environment['processor']}, {environment['threads']} threads")
     return [
         f"| parameters | {results['parameters']:,} |",
         f"| multiply-adds at {recipe.input_size} px | {results['multiply_adds'] / 1e6:.1f} million |",
@@ -86,11 +85,16 @@ def _facts(
         f"| trained for | {epochs_in_words(recipe.epochs)}, {fitted.seconds / 3600:.2f} hours "
         f"({fitted.images_per_second:,.0f} images/s), weights of epoch {fitted.best_epoch} kept |",
         *_teacher(json.loads(metadata.get("teacher", "null")), teacher_seconds),
-        f"| trained on | {machine}; torch {environment['torch']}, headstart {environment['headstart']} |",
+        f"| trained on | {', then '.join(_machine(machine) for machine in machines)} |",
         f"| seed | {metadata['seed']} |",
         f"| SHA-256 of the weights | `{metadata['weights_sha256']}` |",
         f"| SHA-256 of the same in float32, before they were rounded | `{metadata['float32_sha256']}` |",
     ]
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    device = environment.get("gpu", f"{environment['processor']}, {environment['threads']} threads")
+    return f"{device}; torch {environment['torch']}, headstart {environment['headstart']}"
 
 
 def _own_accuracy(results: Mapping[str, Any], classes: int) -> str:

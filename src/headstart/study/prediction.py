@@ -18,9 +18,11 @@ from headstart.study.kinds import freeze_all_but_last
 from headstart.training.arithmetic import arithmetic_of, wait_for
 from headstart.training.averaging import WeightAverage
 from headstart.training.batches import ImageBatches
-from headstart.training.engine import CURVE_IMAGES, classification_loss, make_optimizer
+from headstart.training.criterion import Criterion
+from headstart.training.engine import CURVE_IMAGES, make_optimizer
 from headstart.training.features import are_extracted, network_key
 from headstart.training.frozen import export_has_failed
+from headstart.training.steps import make_step
 
 _TIMED_STEPS = 3
 _TIMED_IMAGES = 16  # of a frozen network, whose pace is known from few
@@ -188,21 +190,17 @@ def time_steps(
     arithmetic = arithmetic_of(labels.device)
     optimizer = make_optimizer(network, recipe, arithmetic.fused)
     average = WeightAverage(network, recipe.weight_averaging) if recipe.weight_averaging else None
-    durations = []
+    criterion = Criterion(labels.cpu().numpy(), recipe.label_smoothing, labels.device)
+    step = make_step(network, criterion, optimizer, arithmetic, average)
+    positions, durations = torch.arange(len(labels), device=labels.device), []
     with seeded_torch(0):  # dropout draws numbers
-        for _ in range(_TIMED_STEPS + 1):
+        for _ in range(step.warm_up + _TIMED_STEPS):
             started = time.perf_counter()
             inputs = prepare()
-            with arithmetic.mixed():
-                outputs = network(inputs)
-            optimizer.zero_grad(set_to_none=True)
-            classification_loss(outputs.float(), labels).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if average is not None:
-                average.update(network)
+            step(inputs, positions)
             wait_for(labels.device)
             durations.append(time.perf_counter() - started)
-    return float(np.median(durations[1:])), _time_forward(network, inputs)
+    return float(np.median(durations[step.warm_up :])), _time_forward(network, inputs)
 
 
 def _time_forward(network: nn.Module, inputs: torch.Tensor) -> float:

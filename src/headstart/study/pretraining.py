@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from headstart.environment import describe_environment
 from headstart.errors import RunError
 from headstart.files import write_text
 from headstart.models.backbones import Backbone, build_backbone, find_backbone, seeded_torch
@@ -30,6 +29,7 @@ from headstart.study.pretraining_plan import (
     classifier_structure,
     plan_pretraining,
     pretraining_identity,
+    training_machines,
 )
 from headstart.study.pretraining_request import (
     Material,
@@ -40,13 +40,14 @@ from headstart.study.pretraining_request import (
 from headstart.study.weights_metadata import trained_on, weights_metadata, written_budget
 from headstart.training.batches import ImageBatches
 from headstart.training.callbacks import HistoryLogger
+from headstart.training.criterion import Criterion
 from headstart.training.distillation import (
     TEACHER_WEIGHT,
     DistillationCriterion,
     StudentClassifier,
     distillation_targets,
 )
-from headstart.training.engine import Criterion, Fitted, train_network
+from headstart.training.engine import Fitted, train_network
 from headstart.training.features import Features, extract_features
 from headstart.training.progress import ProgressBar
 
@@ -163,6 +164,7 @@ def _require_same_judges(material: Material, done: WeightsFile) -> None:
 def _make(material: Material, recipe: Recipe, observer: Observer, command: str) -> None:
     """Train, judge, and write card and file; the file comes last, since it says that all is done."""
     request, device = material.request, material.device
+    machines = training_machines(request, recipe.epochs, device)
     trained = _train(material, recipe, observer)
     metadata = weights_metadata(material, recipe, trained.network, trained.fitted)
     # Hashed and judged as it will be used: from the file, with the precision that it has there.
@@ -174,8 +176,7 @@ def _make(material: Material, recipe: Recipe, observer: Observer, command: str) 
         for judge in material.judges
     ]
     metadata["judged"] = json.dumps(judged, ensure_ascii=False, allow_nan=False)
-    environment = describe_environment(device)
-    card = model_card(metadata, recipe, trained.fitted, environment, command, trained.teacher_seconds)
+    card = model_card(metadata, recipe, trained.fitted, machines, command, trained.teacher_seconds)
     write_text(request.card, card)
     _write(request.path, recipe, trained.network, metadata)
     for leftover in (_DRAFT, CHECKPOINT):

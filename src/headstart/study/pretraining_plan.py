@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from headstart.environment import describe_environment
 from headstart.errors import RunError
 from headstart.files import canonical_json, read_json, sha256_of_text, write_json
 from headstart.models.backbones import build_backbone, untrained_backbone
@@ -13,7 +14,7 @@ from headstart.models.network import NetworkSpec, build_network, classifier_spec
 from headstart.records import Recipe
 from headstart.study.planning import PretrainingPlan
 from headstart.study.prediction import augmented, extraction_seconds, time_steps
-from headstart.study.pretraining_request import Material, teacher_preprocessing
+from headstart.study.pretraining_request import Material, PretrainRequest, teacher_preprocessing
 from headstart.training.engine import CURVE_IMAGES
 from headstart.training.features import are_extracted
 
@@ -21,7 +22,7 @@ CHECKPOINT = "checkpoint.safetensors"
 """The resume file in a pretraining's folder."""
 
 _PLAN = "plan.json"
-_RECIPE_VERSION = 2  # raise it when the same request would train other weights
+_RECIPE_VERSION = 3  # raise it when the same request would train other weights
 
 
 def pretraining_identity(material: Material, recipe: Recipe) -> str:
@@ -65,6 +66,21 @@ def plan_pretraining(material: Material) -> PretrainingPlan:
     )
 
 
+def training_machines(request: PretrainRequest, epochs: int, device: torch.device) -> list[dict[str, Any]]:
+    """The machines that the training ran on (`describe_environment`), in their order; this one, where epochs are left to train.
+
+    A training may be resumed on another machine than it began on, or only be judged there.
+    """
+    path = request.folder / _PLAN
+    kept = read_json(path)
+    machines: list[dict[str, Any]] = kept.get("machines", [])
+    here = describe_environment(device)
+    if _epochs_done(request.folder) < epochs and here not in machines:
+        machines = [*machines, here]
+        write_json(path, kept | {"machines": machines})
+    return machines
+
+
 def classifier_structure(material: Material) -> NetworkSpec:
     """The classifier that is trained; it is judged on the images as they are, since a backbone's features will be theirs."""
     request, classes = material.request, len(material.images.class_names)
@@ -84,12 +100,15 @@ def epochs_in_words(epochs: int) -> str:
 def _require_nothing_unfinished(folder: Path) -> None:
     if not (folder / CHECKPOINT).exists():
         return
-    history = folder / "history.jsonl"
-    done = len(history.read_text(encoding="utf-8").splitlines()) if history.exists() else 0
     raise RunError(
-        f"{folder} holds an unfinished training of another request, {epochs_in_words(done)} long. Continue it with the "
+        f"{folder} holds an unfinished training of another request, {epochs_in_words(_epochs_done(folder))} long. Continue it with the "
         "command that began it, remove the folder, or name another --out."
     )
+
+
+def _epochs_done(folder: Path) -> int:
+    history = folder / "history.jsonl"
+    return len(history.read_text(encoding="utf-8").splitlines()) if history.exists() else 0
 
 
 def _predicted(material: Material) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 _READ_EVERY = (
     50  # chosen: a fraction of a second of a small network; every look at the loss makes the host wait for the GPU
 )
+_SAVE_EVERY = 10.0  # chosen: what a kill may cost; a GPU's epoch of small images takes less than writing a resume file
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,14 @@ class Arithmetic:
         dtype: of the network's convolutions and matrix products; weights, loss and optimizer stay float32.
         fused: for PyTorch's optimizers: one kernel for all parameters, or `None` for PyTorch's own choice.
         read_every: batches between two readings of loss and accuracy.
+        save_every: seconds between two resume files; 0 writes one after every epoch.
     """
 
     device_type: str
     dtype: torch.dtype
     fused: bool | None
     read_every: int
+    save_every: float = 0.0
 
     def mixed(self) -> AbstractContextManager[object]:
         """The context for a network's forward pass in training; its outputs are for the caller to make float32 again."""
@@ -45,7 +48,7 @@ def choose_arithmetic(device_type: str, bfloat16: bool) -> Arithmetic:
     if device_type != "cuda":
         return Arithmetic(device_type, torch.float32, fused=None, read_every=1)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    return Arithmetic(device_type, dtype, fused=True, read_every=_READ_EVERY)
+    return Arithmetic(device_type, dtype, fused=True, read_every=_READ_EVERY, save_every=_SAVE_EVERY)
 
 
 def arithmetic_of(device: torch.device) -> Arithmetic:

@@ -23,17 +23,28 @@ class WeightAverage:
         self.decay = decay
         self.steps = 0
         self.state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        # A tensor where the weights are, so that a recorded step reads what it has become.
+        self._share = torch.zeros((), device=next(iter(self.state.values())).device)
 
     def update(self, network: nn.Module) -> None:
         """Take one step's weights in."""
+        self.advance()
+        self.take_in(network)
+
+    def advance(self) -> None:
+        """Count a step: the first half of `update`, which a recorded step does not contain (`steps.py`)."""
         self.steps += 1
-        share = 1 - min(self.decay, (1 + self.steps) / (_WARM_UP + self.steps))
-        with torch.no_grad():
-            for name, value in network.state_dict().items():
-                if value.is_floating_point():
-                    self.state[name].lerp_(value, share)
-                else:
-                    self.state[name].copy_(value)
+        self._share.fill_(1 - min(self.decay, (1 + self.steps) / (_WARM_UP + self.steps)))
+
+    @torch.no_grad()
+    def take_in(self, network: nn.Module) -> None:
+        """Move towards the network's present weights: the second half of `update`."""
+        now = network.state_dict()
+        moving = [name for name, value in now.items() if value.is_floating_point()]
+        averages = [self.state[name] for name in moving]
+        torch._foreach_lerp_(averages, [now[name] for name in moving], [self._share] * len(moving))
+        for name in now.keys() - moving:
+            self.state[name].copy_(now[name])
 
     def restore(self, state: Mapping[str, torch.Tensor], steps: int) -> None:
         """Go on from a saved average."""

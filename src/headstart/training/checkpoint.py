@@ -15,7 +15,7 @@ from headstart.files import written_atomically
 _log = logging.getLogger(__name__)
 
 _SEPARATOR = "|"
-_FORMAT = "2"  # raise it when `progress` or the tensors' names change: a file of another format is not read
+_FORMAT = "3"  # raise it when `progress` or the tensors' names change: a file of another format is not read
 
 
 def save_checkpoint(

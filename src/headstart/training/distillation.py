@@ -10,10 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from headstart.data.transfer import to_device
 from headstart.models.network import BackboneClassifier
 from headstart.records import Indices, Labels
-from headstart.training.engine import Criterion
+from headstart.training.criterion import Criterion
 
 TEACHER_WEIGHT = 20.0
 """Weight of the distillation part of the loss. Measured (docs/log.md) after three epochs, probe with 5,000 labels: 0: 58.5%,
@@ -65,8 +64,8 @@ class DistillationCriterion(Criterion):
         self._classes = classes
         self._weight = weight
 
-    def __call__(self, outputs: torch.Tensor, positions: Indices) -> torch.Tensor:
-        wanted = self._targets[to_device(positions, self._targets.device)]
+    def __call__(self, outputs: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        wanted = self._targets[positions]
         distance = 1 - functional.cosine_similarity(outputs[:, self._classes :], wanted).mean()
         return super().__call__(outputs, positions) + self._weight * distance
 

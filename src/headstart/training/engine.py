@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn import functional
 
 from headstart.data.transfer import to_device
 from headstart.errors import HeadstartError
@@ -35,8 +34,10 @@ from headstart.training.callbacks import (
     states_of,
 )
 from headstart.training.checkpoint import load_checkpoint, save_checkpoint
+from headstart.training.criterion import Criterion, classification_loss
 from headstart.training.muon import Muon, muon_groups
 from headstart.training.schedules import SCHEDULES
+from headstart.training.steps import Mixture, Step, make_step
 from headstart.training.tally import Tally
 
 _EVALUATION_BATCH = 256  # chosen: fits the cache with small images, amortises the call overhead
@@ -99,47 +100,6 @@ class Training:
         self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
 
-def classification_loss(logits: torch.Tensor, targets: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Cross-entropy of logits against integer labels or one-hot rows; both give the same number.
-
-    Args:
-        logits: `(N, C) float32`.
-        targets: `(N,) int64`, or `(N, C)` rows that sum to 1.
-        label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016).
-
-    Returns:
-        The mean over the batch, a scalar.
-    """
-    if targets.ndim == 2:
-        targets = targets.to(logits.dtype)
-    return functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-
-
-class Criterion:
-    """The loss that a training lowers: cross-entropy with the labels of the part.
-
-    A subclass may ask more of the network's outputs in training mode than logits.
-
-    Args:
-        labels: `(n,) int64`, of the whole training part.
-        label_smoothing: see `classification_loss`.
-        device: where the outputs are.
-    """
-
-    def __init__(self, labels: Labels, label_smoothing: float, device: torch.device) -> None:
-        self._labels = torch.from_numpy(labels).to(device)
-        self._label_smoothing = label_smoothing
-
-    def __call__(self, outputs: torch.Tensor, positions: Indices) -> torch.Tensor:
-        """The mean loss of the outputs for the images at `positions`."""
-        targets = self._labels[to_device(positions, self._labels.device)]
-        return classification_loss(self.logits(outputs), targets, self._label_smoothing)
-
-    def logits(self, outputs: torch.Tensor) -> torch.Tensor:
-        """The logits among the outputs of the network in training mode."""
-        return outputs
-
-
 def train_network(
     network: nn.Module,
     train: Batches,
@@ -190,6 +150,7 @@ def train_network(
         _restore(training, watchers, progress)
         if average is not None:
             average.restore(averaged, steps=training.epoch * training.batches)
+    step = make_step(network, criterion, optimizer, arithmetic, average)
     earlier_seconds = sum(record.seconds for record in training.history)
     for watcher in watchers:
         watcher.on_train_begin(training)
@@ -198,6 +159,7 @@ def train_network(
         training.history.append(record)
         for watcher in watchers:
             watcher.on_epoch_end(training, record)
+    saved = time.perf_counter()
     while training.epoch < recipe.epochs and training.stop_reason is None:
         training.epoch += 1
         started = time.perf_counter()
@@ -205,17 +167,18 @@ def train_network(
             watcher.on_epoch_begin(training)
         # On a GPU the fastest convolution differs from run to run unless this forbids it.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-            train_loss = _train_epoch(
-                training, train, criterion, schedule, watchers, device, arithmetic, frozen_batch_norm, average
-            )
+            train_loss = _train_epoch(training, train, step, schedule, watchers, device, arithmetic, frozen_batch_norm)
         # What is evaluated, and kept if it is the best, are the averaged weights; training goes on from its own.
         with average.inside(network) if average is not None else nullcontext():
             record = _evaluate(training, train, val, curve_part, device, train_loss, started)
             training.history.append(record)
             for watcher in watchers:
                 watcher.on_epoch_end(training, record)
-        averaged = average.state if average is not None else {}
-        save_checkpoint(checkpoint, network, training.best, averaged, optimizer, _progress(training, watchers))
+        is_over = training.epoch == recipe.epochs or training.stop_reason is not None
+        if is_over or time.perf_counter() - saved >= arithmetic.save_every:
+            averaged = average.state if average is not None else {}
+            save_checkpoint(checkpoint, network, training.best, averaged, optimizer, _progress(training, watchers))
+            saved = time.perf_counter()
     if training.best:
         network.load_state_dict(training.best)
     network.eval()
@@ -233,8 +196,19 @@ def train_network(
     )
 
 
-def predict_logits(network: nn.Module, batches: Batches, device: torch.device, positions: Any = None) -> Logits:
-    """Run a network over a part in evaluation mode, without augmentation, in float32 on every device.
+def predict_logits(
+    network: nn.Module,
+    batches: Batches,
+    device: torch.device,
+    positions: Any = None,
+    arithmetic: Arithmetic | None = None,
+) -> Logits:
+    """Run a network over a part in evaluation mode, without augmentation.
+
+    Args:
+        network, batches, device: as in training.
+        positions: of the part; `None` is all of it.
+        arithmetic: of the training whose curve is drawn; `None` computes in float32 on every device.
 
     Returns:
         `(n, C) float32` logits in the order of the part (or of `positions`).
@@ -242,7 +216,8 @@ def predict_logits(network: nn.Module, batches: Batches, device: torch.device, p
     network.eval()
     order = np.arange(len(batches.labels)) if positions is None else positions
     outputs = []
-    with torch.inference_mode(), full_precision():
+    mixed = arithmetic.mixed if arithmetic is not None else nullcontext
+    with torch.inference_mode(), full_precision(), mixed():
         for first in range(0, len(order), _EVALUATION_BATCH):
             inputs = batches.inputs(order[first : first + _EVALUATION_BATCH], None).to(device)
             outputs.append(network(inputs).float())
@@ -276,13 +251,12 @@ def _recipe_callbacks(recipe: Recipe) -> list[Callback]:
 def _train_epoch(
     training: Training,
     train: Batches,
-    criterion: Criterion,
+    step: Step,
     schedule: Any,
     watchers: Sequence[Callback],
     device: torch.device,
     arithmetic: Arithmetic,
     frozen_batch_norm: bool,
-    average: WeightAverage | None,
 ) -> float:
     """Go through train once in a new order; return the mean loss in training mode."""
     recipe, epoch, seed = training.recipe, training.epoch, training.seed
@@ -296,28 +270,15 @@ def _train_epoch(
     with seeded_torch(derive_seed(seed, "dropout", epoch)):
         for batch, positions in enumerate(parts, start=1):
             training.batch = batch
-            step = (epoch - 1) * training.batches + training.batch - 1
-            factor = schedule(step / max(recipe.epochs * training.batches, 1)) * training.rate_factor
-            for group in training.optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
-            inputs = train.inputs(positions, augmentation).to(device)
+            number = (epoch - 1) * training.batches + training.batch - 1
+            step.set_rates(schedule(number / max(recipe.epochs * training.batches, 1)) * training.rate_factor)
+            inputs, mixture = train.inputs(positions, augmentation).to(device), None
             if recipe.mixup:
                 share, partners = _draw_mixture(len(positions), recipe.mixup, mixing)
-                inputs = inputs.lerp(inputs[to_device(partners, device)], 1 - share)
-            with arithmetic.mixed():
-                outputs = training.network(inputs)
-            outputs = outputs.float()
-            if recipe.mixup:
-                loss = share * criterion(outputs, positions) + (1 - share) * criterion(outputs, positions[partners])
-            else:
-                loss = criterion(outputs, positions)
-            training.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            training.optimizer.step()
-            if average is not None:
-                average.update(training.network)
-            hits = criterion.logits(outputs).argmax(1) == to_device(train.labels[positions], device)
-            tally.add(loss, hits.sum(), len(positions))
+                mixture = Mixture(share, to_device(partners, device))
+                inputs = inputs.lerp(inputs[mixture.partners], 1 - share)
+            loss, hits = step(inputs, to_device(positions, device), mixture)
+            tally.add(loss, hits, len(positions))
             if (batch - 1) % arithmetic.read_every == 0 or batch == len(parts):
                 tally.read()
                 _refuse_divergence(tally, training)
@@ -365,8 +326,9 @@ def _evaluate(
     train_loss: float | None,
     started: float,
 ) -> EpochRecord:
-    train_logits = predict_logits(training.network, train, device, curve_part)
-    val_logits = predict_logits(training.network, val, device)
+    arithmetic = arithmetic_of(device)
+    train_logits = predict_logits(training.network, train, device, curve_part, arithmetic)
+    val_logits = predict_logits(training.network, val, device, arithmetic=arithmetic)
     own_loss = train_loss if train_loss is not None else _mean_loss(train_logits, train.labels[curve_part])
     return EpochRecord(
         epoch=training.epoch,

@@ -5,6 +5,7 @@ The momentum of a kernel is replaced by the nearest semi-orthogonal matrix, foun
 PyTorch has a Muon for plain matrices only; here a convolution's kernel is one after flattening.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,8 @@ class Muon(torch.optim.Optimizer):
     length is brought to 1. The batch norm behind it makes that harmless, unless its statistics are frozen.
 
     Args:
-        groups: from `muon_groups`.
+        groups: from `muon_groups`. Nothing here waits for a GPU or leaves it, so that steps can be recorded there (`steps.py`), if
+            the rate is a tensor: a number would be recorded as it is.
         weight_decay: of AdamW's parameters.
         pretrained: the length is the one that a kernel comes with, and steps are in proportion to it.
     """
@@ -47,10 +49,12 @@ class Muon(torch.optim.Optimizer):
         """Make one step."""
         loss = closure() if closure is not None else None
         for group in self.param_groups:
-            move = _orthogonal_step if group["kernels"] else _adam_step
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    move(parameter, self.state[parameter], group)
+            moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if group["kernels"]:
+                for kernel in moving:
+                    _orthogonal_step(kernel, self.state[kernel], group)
+            elif moving:
+                _adam_step(moving, [self.state[parameter] for parameter in moving], group)
         return loss
 
 
@@ -105,23 +109,44 @@ def _orthogonal_step(kernel: torch.Tensor, state: dict[str, Any], group: dict[st
         state["momentum"] = torch.zeros_like(kernel)
         if group["pretrained"]:
             state["length"] = kernel.norm() / len(kernel) ** 0.5
-    length = float(state.get("length", 1.0))
+    length = state.get("length", 1.0)  # a tensor stays where it is: asking for its value would wait for a GPU
     momentum = state["momentum"].mul_(_MOMENTUM).add_(kernel.grad)
     direction = kernel.grad.add(momentum, alpha=_MOMENTUM)  # Nesterov's
     update = orthogonalised(direction.reshape(len(direction), -1)).view(direction.shape)
     kernel.mul_(length * len(kernel) ** 0.5 / (kernel.norm() + _SMALL))
-    kernel.add_(update, alpha=-group["lr"] * length)
+    kernel.sub_(update.mul_(length * group["lr"]))
 
 
-def _adam_step(parameter: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-    """AdamW (Loshchilov and Hutter 2019, algorithm 2)."""
-    assert parameter.grad is not None
-    if "step" not in state:
-        state |= {"step": torch.zeros(()), "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
-    state["step"] += 1
-    step, (first, second) = float(state["step"]), _BETAS
-    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-    mean = state["mean"].lerp_(parameter.grad, 1 - first)
-    square = state["square"].mul_(second).addcmul_(parameter.grad, parameter.grad, value=1 - second)
-    scale = (square / (1 - second**step)).sqrt_().add_(_ADAM_SMALL)
-    parameter.addcdiv_(mean, scale, value=-group["lr"] / (1 - first**step))
+def _adam_step(parameters: list[torch.Tensor], states: list[dict[str, Any]], group: dict[str, Any]) -> None:
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2), over all parameters of a group at once: a GPU waits for few large calls."""
+    for parameter, state in zip(parameters, states, strict=True):
+        if not state:
+            state |= {
+                "steps": torch.zeros((), device=parameter.device),
+                "mean": torch.zeros_like(parameter),
+                "square": torch.zeros_like(parameter),
+            }
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    steps, means, squares = ([state[name] for state in states] for name in ("steps", "mean", "square"))
+    (first, second), rate = _BETAS, group["lr"]
+    torch._foreach_add_(steps, 1.0)
+    done = steps[0]  # all parameters of a group move in every step
+    torch._foreach_mul_(parameters, _one_number(1 - rate * group["weight_decay"], parameters))
+    torch._foreach_lerp_(means, gradients, 1 - first)
+    torch._foreach_mul_(squares, second)
+    torch._foreach_addcmul_(squares, gradients, gradients, 1 - second)
+    scales = torch._foreach_div(squares, _correction(second, done))
+    torch._foreach_sqrt_(scales)
+    torch._foreach_add_(scales, _ADAM_SMALL)
+    moves = torch._foreach_div(means, scales)
+    torch._foreach_mul_(moves, rate / _correction(first, done))
+    torch._foreach_sub_(parameters, moves)
+
+
+def _correction(beta: float, steps: torch.Tensor) -> torch.Tensor:
+    """`1 - beta ** steps`, without the cancellation that this has in float32."""
+    return -torch.expm1(steps * math.log(beta))
+
+
+def _one_number(value: Any, like: list[torch.Tensor]) -> torch.Tensor:
+    return torch.as_tensor(value, dtype=torch.float32, device=like[0].device)

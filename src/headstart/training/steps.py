@@ -1,0 +1,178 @@
+"""One step of a training: forward, loss, backward, optimizer, average of the weights.
+
+A GPU computes a step on small images in less time than Python needs to ask for its few hundred operations. There the first steps
+run as written, then one is recorded as a CUDA graph and replayed for every batch of the same size: the same operations on the same
+memory, asked for at once.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from headstart.training.arithmetic import Arithmetic
+from headstart.training.averaging import WeightAverage
+from headstart.training.criterion import Criterion
+from headstart.training.muon import Muon
+
+_WRITTEN_STEPS = (
+    3  # before one is recorded, as PyTorch's notes on CUDA graphs advise: what is made at first use exists by then
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Mixup (Zhang et al. 2018): each image's share in the batch's inputs, and the places in the batch of its partners."""
+
+    share: float
+    partners: torch.Tensor
+
+
+class Step:
+    """A step of a training, as written.
+
+    Args:
+        network: in training mode when the step is called, on the device.
+        criterion: the loss.
+        optimizer: over the network's trainable parameters.
+        arithmetic: of the device.
+        average: of the weights, if one is kept.
+    """
+
+    warm_up = 1
+    """After so many steps, one takes as long as any other."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        criterion: Criterion,
+        optimizer: torch.optim.Optimizer,
+        arithmetic: Arithmetic,
+        average: WeightAverage | None,
+    ) -> None:
+        self._network = network
+        self._criterion = criterion
+        self._optimizer = optimizer
+        self._arithmetic = arithmetic
+        self._average = average
+
+    def set_rates(self, factor: float) -> None:
+        """Set every group's learning rate to `factor` times its initial one."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def __call__(
+        self, inputs: torch.Tensor, positions: torch.Tensor, mixture: Mixture | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make one step.
+
+        Args:
+            inputs: `(B, 3, S, S) float32`, mixed already where there is a mixture.
+            positions: `(B,) int64`, of the images in train, on the device.
+            mixture: whose labels count, too.
+
+        Returns:
+            The mean loss and the number of hits, scalars on the device.
+        """
+        if self._average is not None:
+            self._average.advance()
+        return self._computed(inputs, positions, mixture)
+
+    def _computed(
+        self, inputs: torch.Tensor, positions: torch.Tensor, mixture: Mixture | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Everything that happens on the device."""
+        criterion = self._criterion
+        with self._arithmetic.mixed():
+            outputs = self._network(inputs)
+        outputs = outputs.float()
+        loss = criterion(outputs, positions)
+        if mixture is not None:
+            loss = mixture.share * loss + (1 - mixture.share) * criterion(outputs, positions[mixture.partners])
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.take_in(self._network)
+        return loss.detach(), criterion.hits(outputs, positions)
+
+
+class RecordedStep(Step):
+    """A step that is recorded on a GPU once, and replayed where a batch has the recorded size; all others run as written."""
+
+    warm_up = _WRITTEN_STEPS + 1
+
+    def __init__(
+        self,
+        network: nn.Module,
+        criterion: Criterion,
+        optimizer: torch.optim.Optimizer,
+        arithmetic: Arithmetic,
+        average: WeightAverage | None,
+    ) -> None:
+        super().__init__(network, criterion, optimizer, arithmetic, average)
+        self._beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._written = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._inputs, self._positions = torch.empty(0), torch.empty(0)
+        self._loss, self._hits = torch.empty(0), torch.empty(0)
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(group["initial_lr"], dtype=torch.float32, device="cuda")
+
+    def set_rates(self, factor: float) -> None:
+        """Set them in the memory that a recorded step reads them from."""
+        for group in self._optimizer.param_groups:
+            group["lr"].fill_(group["initial_lr"] * factor)
+
+    def __call__(
+        self, inputs: torch.Tensor, positions: torch.Tensor, mixture: Mixture | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._average is not None:
+            self._average.advance()
+        if mixture is not None:
+            return self._computed(inputs, positions, mixture)
+        if self._graph is None and self._written >= _WRITTEN_STEPS:
+            self._record(inputs, positions)
+        if self._graph is None or inputs.shape != self._inputs.shape:
+            self._written += 1
+            return self._apart(inputs, positions)
+        self._inputs.copy_(inputs)
+        self._positions.copy_(positions)
+        self._graph.replay()
+        return self._loss.clone(), self._hits.clone()
+
+    def _apart(self, inputs: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As written, in a stream of its own: what autograd makes there may be recorded later."""
+        now = torch.cuda.current_stream()
+        self._beside.wait_stream(now)
+        with torch.cuda.stream(self._beside):
+            result = self._computed(inputs, positions)
+        now.wait_stream(self._beside)
+        return result
+
+    def _record(self, inputs: torch.Tensor, positions: torch.Tensor) -> None:
+        self._inputs, self._positions = inputs.clone(), positions.clone()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):  # nothing is computed in here
+            self._loss, self._hits = self._computed(self._inputs, self._positions)
+        self._graph = graph
+
+
+def make_step(
+    network: nn.Module,
+    criterion: Criterion,
+    optimizer: torch.optim.Optimizer,
+    arithmetic: Arithmetic,
+    average: WeightAverage | None,
+) -> Step:
+    """A recorded step where the device and the training allow it, else one as written; the arguments are those of `Step`."""
+    recordable = arithmetic.device_type == "cuda" and isinstance(optimizer, Muon) and not _draws_numbers(network)
+    return (RecordedStep if recordable else Step)(network, criterion, optimizer, arithmetic, average)
+
+
+def _draws_numbers(network: nn.Module) -> bool:
+    """Whether it has dropout; random numbers of a recorded step would not follow an epoch's own seed."""
+    return any(isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0 for layer in network.modules())
