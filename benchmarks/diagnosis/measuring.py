@@ -33,7 +33,7 @@ _BATCH = 64
 _LEAST_DEVIATION = 1e-6
 _SOFTMAX_EPOCHS, _CURVE_EPOCHS, _GAP_EPOCHS = 20, 12, 40
 _JUMP_AFTER, _JUMP_RATE = 5, 100.0
-_CALM_GAP = 0.05  # training ends before the gap is wider: early stopping
+_CALM_EPOCHS, _CALM_GAP, _CALM_DECAYS = 20, 0.05, (1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _GAP_IMAGES = 300
 
 
@@ -181,7 +181,20 @@ def other_order(classes: int) -> npt.NDArray[np.int64]:
 
 
 def training_curve(features: Features, kind: str) -> dict[str, list[float]]:
-    """The curve of a head's training: `calm`, with a rate that becomes far too high (`jump`), or overfitted (`gap`)."""
+    """The curve of a head's training: `calm` and ended, with a rate that becomes far too high (`jump`), or overfitted (`gap`)."""
+    if kind == "calm":
+        # As long as the head learns its images by heart, another training holds its weights down more.
+        curves = (_trained_head(features, kind, decay) for decay in _CALM_DECAYS)
+        return next(
+            (curve for curve in curves if curve["accuracy"][-1] - curve["val_accuracy"][-1] <= _CALM_GAP),
+            _trained_head(features, kind, _CALM_DECAYS[-1]),
+        )
+    curve = _trained_head(features, kind)
+    # A user who watches the loss for a jump has often kept nothing else.
+    return {name: values for name, values in curve.items() if kind != "jump" or "accuracy" not in name}
+
+
+def _trained_head(features: Features, kind: str, decay: float = 0.0) -> dict[str, list[float]]:
     split = features.split
     train, labels = features.part(split.train[:_GAP_IMAGES] if kind == "gap" else split.train)
     val, val_labels = features.part(split.val)
@@ -189,23 +202,22 @@ def training_curve(features: Features, kind: str) -> dict[str, list[float]]:
     inputs, targets = torch.from_numpy((train - mean) / deviation), torch.from_numpy(labels)
     judged, judged_targets = torch.from_numpy((val - mean) / deviation), torch.from_numpy(val_labels)
     head = _new_head(train.shape[1], features.classes)
-    optimizer = torch.optim.SGD(head.parameters(), lr={"calm": 1e-3, "jump": 1e-3, "gap": 1e-2}[kind], momentum=0.9)
+    rate, epochs = {"calm": (1e-2, _CALM_EPOCHS), "jump": (1e-3, _CURVE_EPOCHS), "gap": (1e-2, _GAP_EPOCHS)}[kind]
+    optimizer = torch.optim.SGD(head.parameters(), lr=rate, momentum=0.9, weight_decay=decay)
     order = torch.Generator().manual_seed(0)
     curve: dict[str, list[float]] = {"loss": [], "val_loss": [], "accuracy": [], "val_accuracy": []}
-    for epoch in range(_GAP_EPOCHS if kind == "gap" else _CURVE_EPOCHS):
+    for epoch in range(epochs):
         if kind == "jump" and epoch == _JUMP_AFTER:
             optimizer.param_groups[0]["lr"] = _JUMP_RATE
+        if kind == "calm":  # the rate goes down to nothing, so that the training has an end
+            optimizer.param_groups[0]["lr"] = rate * (1 - epoch / epochs)
         for part in torch.randperm(len(inputs), generator=order).split(_BATCH):  # type: ignore[no-untyped-call]
             optimizer.zero_grad()
             nn.functional.cross_entropy(head(inputs[part]), targets[part]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        now = {**_scores(head, inputs, targets, ""), **_scores(head, judged, judged_targets, "val_")}
-        if kind == "calm" and epoch and now["accuracy"] - now["val_accuracy"] > _CALM_GAP:
-            break
-        for name, value in now.items():
+        for name, value in (_scores(head, inputs, targets, "") | _scores(head, judged, judged_targets, "val_")).items():
             curve[name].append(value)
-    # A user who watches the loss for a jump has often kept nothing else.
-    return {name: values for name, values in curve.items() if kind != "jump" or "accuracy" not in name}
+    return curve
 
 
 def _scores(head: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, prefix: str) -> dict[str, float]:

@@ -168,6 +168,7 @@ class Recipe:
         head: `convex` fits a linear head to convergence (L-BFGS, L2 chosen on val), `gradient` trains it by the engine.
         unfreeze: which part of the backbone fine-tuning trains.
         epochs, batch_size, optimizer, learning_rate, weight_decay, schedule, label_smoothing: of the engine.
+        momentum: of `sgd` and `muon`.
         layer_decay: factor on the learning rate for each block further from the head (fine-tuning).
         mixup: strength of mixing pairs of images and their labels (Zhang et al. 2018, alpha); 0 mixes nothing.
         weight_averaging: decay of the running average of the weights that is evaluated and kept; 0 keeps none.
@@ -195,6 +196,7 @@ class Recipe:
     weight_decay: float = 0.0
     schedule: ScheduleName = "constant"
     label_smoothing: float = 0.0
+    momentum: float = 0.9
     layer_decay: float = 1.0
     mixup: float = 0.0
     weight_averaging: float = 0.0

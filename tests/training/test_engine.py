@@ -15,6 +15,7 @@ from torch import nn
 from headstart.errors import EnvironmentProblem
 from headstart.models.network import NetworkSpec, build_network, freeze_batch_norm
 from headstart.records import EpochRecord, Preprocessing, Recipe
+from headstart.training.arithmetic import Arithmetic
 from headstart.training.batches import ArrayBatches, ImageBatches
 from headstart.training.callbacks import (
     Callback,
@@ -238,6 +239,21 @@ def test_a_checkpoint_of_another_format_is_not_read(tmp_path: Path, monkeypatch:
     whole, _ = _train(tmp_path / "whole")
     assert _bytes(anew) == _bytes(whole)
     assert fitted.earlier_seconds == 0
+
+
+def test_a_device_that_is_quick_writes_the_resume_file_seldom_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seldom = Arithmetic("cpu", torch.float32, None, 1, save_every=3600.0)
+    monkeypatch.setattr("headstart.training.engine.arithmetic_of", lambda _: seldom)
+    with pytest.raises(Killed):
+        _train(tmp_path, RECIPE.with_changes(epochs=3), callbacks=[KillAfter(3)])
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+    network, fitted = _train(tmp_path, RECIPE.with_changes(epochs=3))
+    # What comes after a training may be killed, too: it must not cost the training.
+    again, resumed = _train(tmp_path, RECIPE.with_changes(epochs=3))
+    assert resumed.earlier_seconds == pytest.approx(fitted.seconds)
+    assert _bytes(again) == _bytes(network)
 
 
 def test_a_damaged_checkpoint_is_thrown_away(tmp_path: Path) -> None:

@@ -67,14 +67,17 @@ def test_pretrained_kernels_keep_the_length_that_they_come_with() -> None:
     assert 0.005 < moved < 0.06
 
 
-def test_a_state_from_before_there_was_a_choice_is_that_of_a_network_from_scratch() -> None:
+def test_without_momentum_a_step_knows_its_own_gradient_alone() -> None:
+    torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3, bias=False))
+    kernel = network.get_parameter("1.weight")
     groups = muon_groups(network, [{"params": list(network.parameters()), "lr": 0.01, "initial_lr": 0.01}])
-    muon = Muon(groups, weight_decay=0.0)
-    saved = muon.state_dict()
-    for group in saved["param_groups"]:
-        del group["pretrained"]
-    muon.load_state_dict(saved)
-    assert [group["pretrained"] for group in muon.param_groups] == [False, False]
-    network(torch.randn(2, 3, 8, 8)).square().mean().backward()
-    muon.step()
+    muon = Muon(groups, weight_decay=0.0, momentum=0.0)
+    for _ in range(2):
+        before = kernel.detach().clone()
+        kernel.grad = torch.randn_like(kernel)
+        muon.step()
+    start = before * 6**0.5 / before.norm()
+    assert kernel.grad is not None
+    expected = start - 0.01 * orthogonalised(kernel.grad.reshape(6, -1)).view_as(kernel)
+    torch.testing.assert_close(kernel.detach(), expected)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
 
-from headstart.analysis.diagnosis import Finding
+from headstart.analysis.diagnosis import LEAST_POINTS, Finding
 from headstart.errors import UsageError
 from headstart.records import Labels
 
@@ -125,7 +125,7 @@ def look_at_selection(
 
 
 def look_at_learning(history: History, classes: int) -> Finding:
-    """Cause 21 from the curve alone: little learned and no gap, or a loss that was still falling."""
+    """Cause 21 from the curve alone: little learned and no gap, or a training that ended while loss and val still got better."""
     train, val = _shares(history, *_TRAIN), val_shares(history)
     losses = _curve(history, "loss", "train_loss")
     if not train or not val or train[-1] - val[-1] > _GAP:
@@ -136,7 +136,9 @@ def look_at_learning(history: History, classes: int) -> Finding:
     if len(losses) >= _EPOCHS_OF_A_TREND and np.all(np.isfinite(losses)) and val[-1] == max(val):
         quarter = max(len(losses) // 4, 2)
         fell, usual = losses[-2] - losses[-1], (losses[-1 - quarter] - losses[-1]) / quarter
-        if fell > _FALLING * losses[-1] > 0 and fell >= usual / 2:
+        # A loss goes on falling long after the accuracy has stopped to rise.
+        rose = 100 * (val[-1] - val[-1 - quarter])
+        if fell > _FALLING * losses[-1] > 0 and fell >= usual / 2 and rose >= LEAST_POINTS:
             ends = {"before": round(losses[-2], 3), "after": round(losses[-1], 3)}
             return Finding(21, "suspected", "loss-still-falls", ends)
     return Finding(21, "could-not-look", "no-head", {})

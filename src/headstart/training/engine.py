@@ -229,10 +229,16 @@ def make_optimizer(network: nn.Module, recipe: Recipe, fused: bool | None) -> to
     """The recipe's optimizer over a network's trainable parameters; `fused` as in `Arithmetic`, Muon has no such kernel."""
     groups = parameter_groups(network, recipe.learning_rate, recipe.layer_decay)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay, fused=fused)
+        nesterov = recipe.momentum > 0
+        return torch.optim.SGD(
+            groups, momentum=recipe.momentum, nesterov=nesterov, weight_decay=recipe.weight_decay, fused=fused
+        )
     if recipe.optimizer == "muon":
         return Muon(
-            muon_groups(network, groups), weight_decay=recipe.weight_decay, pretrained=recipe.kind == "finetune"
+            muon_groups(network, groups),
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+            pretrained=recipe.kind == "finetune",
         )
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=fused)

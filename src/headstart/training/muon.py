@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-_MOMENTUM = 0.9  # chosen: for short trainings; the source's 0.95 is for long ones
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration (Jordan et al. 2024)
 _ITERATIONS = 5
 _SMALL = 1e-7
@@ -32,17 +31,15 @@ class Muon(torch.optim.Optimizer):
         groups: from `muon_groups`. Nothing here waits for a GPU or leaves it, so that steps can be recorded there (`steps.py`), if
             the rate is a tensor: a number would be recorded as it is.
         weight_decay: of AdamW's parameters.
+        momentum: of the kernels; the source's 0.95 is for long trainings, 0.9 for those of a few thousand steps (chosen), 0.6 for a few
+            hundred (docs/log.md).
         pretrained: the length is the one that a kernel comes with, and steps are in proportion to it.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], weight_decay: float, *, pretrained: bool = False) -> None:
-        super().__init__(groups, {"weight_decay": weight_decay, "pretrained": pretrained})
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take up a training that was interrupted before there was `pretrained`."""
-        super().__setstate__(state)
-        for group in self.param_groups:
-            group.setdefault("pretrained", False)
+    def __init__(
+        self, groups: list[dict[str, Any]], weight_decay: float, *, momentum: float = 0.9, pretrained: bool = False
+    ) -> None:
+        super().__init__(groups, {"weight_decay": weight_decay, "momentum": momentum, "pretrained": pretrained})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -110,8 +107,9 @@ def _orthogonal_step(kernel: torch.Tensor, state: dict[str, Any], group: dict[st
         if group["pretrained"]:
             state["length"] = kernel.norm() / len(kernel) ** 0.5
     length = state.get("length", 1.0)  # a tensor stays where it is: asking for its value would wait for a GPU
-    momentum = state["momentum"].mul_(_MOMENTUM).add_(kernel.grad)
-    direction = kernel.grad.add(momentum, alpha=_MOMENTUM)  # Nesterov's
+    kept = group["momentum"]
+    momentum = state["momentum"].mul_(kept).add_(kernel.grad)
+    direction = kernel.grad.add(momentum, alpha=kept)  # Nesterov's
     update = orthogonalised(direction.reshape(len(direction), -1)).view(direction.shape)
     kernel.mul_(length * len(kernel) ** 0.5 / (kernel.norm() + _SMALL))
     kernel.sub_(update.mul_(length * group["lr"]))
