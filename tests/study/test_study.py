@@ -415,6 +415,13 @@ def test_what_cannot_be_meant_is_refused_before_any_work(tmp_path: Path, changes
         _run(_request(tmp_path, **changes))
 
 
+def test_a_recipe_that_cannot_be_completed_leaves_no_run_behind(tmp_path: Path) -> None:
+    endless = Recipe(name="endless", kind="scratch")
+    with pytest.raises(UsageError, match="does not say how many"):
+        _run(_request(tmp_path, recipes=(endless,), epochs=None))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_recipe_from_toml(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(

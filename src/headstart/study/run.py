@@ -129,9 +129,11 @@ def run_study(
     recipes = _requested_recipes(request, images)
     usable, missing = _find_backbones(recipes, request.weights_dir, spare=_spare_backbones(request, images))
     names = tuple(f"{type(callback).__module__}.{type(callback).__qualname__}" for callback in callbacks)
+    # Before there is a run's folder: what cannot be meant must not leave one behind.
+    resolved = _resolved(request, usable, images, split, names)
     ledger = open_run(request.runs, request.name, images.name, _request_record(request, images, recipes, usable, names))
     with ledger.locked():
-        plan = _load_or_make_plan(request, ledger, usable, missing, images, split, device, names)
+        plan = _load_or_make_plan(request, ledger, resolved, missing, images, split, device)
         observer.plan_ready(plan, ledger, _count_done(ledger, plan, images, split))
         bench = Bench(images, split, device, observer, tuple(callbacks), request.tensorboard)
         outcomes, failed = _run_trials(plan, bench, ledger, observer)
@@ -254,20 +256,13 @@ def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
     return settings
 
 
-def _load_or_make_plan(
+def _resolved(
     request: StudyRequest,
-    ledger: Ledger,
     usable: list[tuple[Recipe, Backbone | None]],
-    missing: list[NotRun],
     images: ImageSet,
     split: Split,
-    device: torch.device,
     callbacks: tuple[str, ...],
-) -> Plan:
-    """The plan is kept: timings differ from run to run, and a resumed run must not train other epochs than the first."""
-    path = ledger.folder / "plan.json"
-    if path.exists():
-        return _plan_from_json(read_json(path), {recipe.name: backbone for recipe, backbone in usable})
+) -> list[tuple[Recipe, Backbone | None]]:
     overrides = Overrides(
         request.input_size,
         request.epochs,
@@ -275,7 +270,22 @@ def _load_or_make_plan(
         request.augmentation,
         callbacks,
     )
-    resolved = [(resolve_recipe(recipe, images, split, backbone, overrides), backbone) for recipe, backbone in usable]
+    return [(resolve_recipe(recipe, images, split, backbone, overrides), backbone) for recipe, backbone in usable]
+
+
+def _load_or_make_plan(
+    request: StudyRequest,
+    ledger: Ledger,
+    resolved: list[tuple[Recipe, Backbone | None]],
+    missing: list[NotRun],
+    images: ImageSet,
+    split: Split,
+    device: torch.device,
+) -> Plan:
+    """The plan is kept: timings differ from run to run, and a resumed run must not train other epochs than the first."""
+    path = ledger.folder / "plan.json"
+    if path.exists():
+        return _plan_from_json(read_json(path), {recipe.name: backbone for recipe, backbone in resolved})
     plan = make_plan(
         resolved, missing, images, split, device, seeds=request.seeds, budget_seconds=request.budget_seconds
     )
