@@ -211,6 +211,8 @@ def _train(material: Material, recipe: Recipe, observer: Observer) -> _Trained:
         checkpoint=request.folder / CHECKPOINT,
         callbacks=[ProgressBar(observer), HistoryLogger(request.folder)],
         criterion=criterion,
+        # The epoch that knows the training's own classes best is not the one whose features serve others best (docs/log.md).
+        keep_last=True,
     )
     return _Trained(network, fitted, teacher_seconds)
 

@@ -134,9 +134,12 @@ class ModelCheckpoint(Callback):
 
     The engine adds one to every training and restores its weights at the end. Its copy travels inside the
     training's resume file, so that a kill does not lose it.
+
+    Args:
+        monitor: what is compared; `epoch` makes the last one the best.
     """
 
-    def __init__(self, monitor: Monitor = "val_accuracy") -> None:
+    def __init__(self, monitor: Monitor | Literal["epoch"] = "val_accuracy") -> None:
         self.monitor = monitor
         self.best_epoch = 0
         self._best: tuple[float, float] | None = None

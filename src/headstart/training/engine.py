@@ -113,6 +113,7 @@ def train_network(
     criterion: Criterion | None = None,
     frozen_batch_norm: bool = False,
     evaluate_untrained: bool = False,
+    keep_last: bool = False,
 ) -> Fitted:
     """Train a network's trainable parameters and leave the best epoch's weights in it.
 
@@ -126,6 +127,7 @@ def train_network(
         callbacks: run after the recipe's own. A resumed training gives each the state that one of its class had kept.
         criterion: what to lower; `None` is the cross-entropy with train's labels.
         frozen_batch_norm: keep batch-norm layers in evaluation mode throughout.
+        keep_last: leave the last epoch's weights in it instead; val then only watches.
         evaluate_untrained: let the weights as given compete as epoch 0, so that fine-tuning cannot end below its start.
 
     Returns:
@@ -138,7 +140,7 @@ def train_network(
     optimizer = make_optimizer(network, recipe, arithmetic.fused)
     criterion = criterion or Criterion(train.labels, recipe.label_smoothing, device)
     training = Training(network, optimizer, recipe, seed)
-    best_keeper = ModelCheckpoint()
+    best_keeper = ModelCheckpoint("epoch" if keep_last else "val_accuracy")
     watchers = [best_keeper, *_recipe_callbacks(recipe), *callbacks]
     schedule = SCHEDULES[recipe.schedule]
     training.batches = len(_parts(len(train.labels), recipe.batch_size))
