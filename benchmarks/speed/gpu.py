@@ -11,6 +11,7 @@ import argparse
 import datetime
 import statistics
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from headstart.data.sources import load_images
 from headstart.data.splits import make_split
 from headstart.environment import describe_environment
 from headstart.files import read_json, write_json
-from headstart.records import Recipe, TrialResult
+from headstart.models.cost import complexity
+from headstart.models.network import build_network, classifier_spec
+from headstart.records import ImageSet, Recipe, TrialResult
 from headstart.study.kinds import Bench
 from headstart.study.observer import SilentObserver
 from headstart.study.planning import Overrides, resolve_recipe
@@ -53,7 +56,7 @@ def main() -> None:
     for seed in range(arguments.seeds):
         results.append(_trained(bench, recipe, seed))
         print(f"seed {seed}: {_accuracy(results[-1]):.2%} in {results[-1].cost.train_seconds:.2f} s", flush=True)
-    row = _row(results, len(split.train)) | {"environment": describe_environment(device)}
+    row = _row(results, _macs(recipe, images) * len(split.train)) | {"environment": describe_environment(device)}
     print({name: row[name] for name in ("accuracy", "seconds_median", "flops")})
     kept = read_json(arguments.out) if arguments.out.exists() else {}
     write_json(arguments.out, kept | {f"{recipe.name} on {row['environment'].get('gpu', device.type)}": row})
@@ -68,7 +71,14 @@ def _accuracy(result: TrialResult) -> float:
     return float((result.test_logits.argmax(1) == result.test_labels).mean())
 
 
-def _row(results: list[TrialResult], train_images: int) -> dict[str, Any]:
+def _macs(recipe: Recipe, images: ImageSet) -> int:
+    """Multiply-adds of an image in training, where the network sees it in one direction."""
+    assert recipe.preprocessing is not None
+    spec = classifier_spec(recipe.preprocessing.input_size, len(images.class_names), None, recipe)
+    return complexity(build_network(replace(spec, mirrored=False)), spec.input_size).macs
+
+
+def _row(results: list[TrialResult], macs: int) -> dict[str, Any]:
     first = results[0]
     right = np.stack([result.test_logits.argmax(1) == result.test_labels for result in results])
     estimate = bootstrap_accuracy(right)
@@ -80,7 +90,7 @@ def _row(results: list[TrialResult], train_images: int) -> dict[str, Any]:
         "accuracies": [_accuracy(result) for result in results],
         "seconds": seconds,
         "seconds_median": statistics.median(seconds),
-        "flops": 2 * _PASSES * first.cost.macs * train_images * first.recipe.epochs,
+        "flops": 2 * _PASSES * macs * first.recipe.epochs,
     }
 
 

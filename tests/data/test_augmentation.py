@@ -1,10 +1,12 @@
 """Shifts and mirrors agree with the same thing done by hand, one image at a time."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from headstart.data.augmentation import augment, random_crops
+from headstart.data.augmentation import _moved_there, _sampled, _shifts, augment, random_crops
 from tests.data.making import global_numpy_state
 
 
@@ -153,3 +155,23 @@ def test_many_samples_in_one_pixel_do_not_overflow() -> None:
     white = np.full((2, 160, 160, 3), 255, np.uint8)
     crops = random_crops(white, 8, np.random.default_rng(0), mirror=False)  # 20 x 20 samples of 255 pass 16 bits
     assert crops.min() >= 229  # brightness falls by a tenth at most
+
+
+@pytest.mark.parametrize("kind", ["shift", "shift-flip"])
+def test_what_a_gpu_does_in_few_calls_is_what_the_cpu_does(kind: Any) -> None:
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (7, 3, 9, 12), dtype=np.uint8))
+    expected = augment(images, kind, np.random.default_rng(4))
+    rng = np.random.default_rng(4)
+    shifts = [_shifts(9, 7, rng), _shifts(12, 7, rng)]
+    mirrored = rng.random(7) < 0.5 if kind == "shift-flip" else np.zeros(7, bool)
+    assert torch.equal(_moved_there(images, *torch.from_numpy(np.stack([*shifts, mirrored]))), expected)
+
+
+@pytest.mark.parametrize("samples", [64, 192, 320, 448])
+def test_positions_of_a_crop_are_the_same_from_a_tensor(samples: int) -> None:
+    rng = np.random.default_rng(0)
+    stretch = rng.uniform(100, 224, 3000)
+    first = rng.random(3000) * (224 - stretch)
+    expected = _sampled(224, first, stretch, samples)
+    found = _sampled(224, torch.from_numpy(first), torch.from_numpy(stretch), samples)
+    assert np.array_equal(found.numpy(), expected)

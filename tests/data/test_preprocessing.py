@@ -119,3 +119,12 @@ def test_resizing_in_float32_as_on_a_gpu_differs_by_rounding_alone(interpolation
     # Measured: none where the size is a multiple, below 1% with bicubic; halves are frequent in the bilinear case of 40.
     assert difference.mean() < (0.12 if (interpolation, size) == ("bilinear", 40) else 0.01)
     assert np.array_equal(pixels.permute(0, 2, 3, 1).numpy(), IMAGES)
+
+
+def test_numbers_in_a_list_serve_as_well_and_outlive_inference_mode() -> None:
+    listed = Preprocessing(32, mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])  # type: ignore[arg-type]
+    with torch.inference_mode():
+        first = apply_preprocessing(IMAGES[:2], listed)
+    again = apply_preprocessing(IMAGES[:2], Preprocessing(32, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)))
+    assert torch.equal(first, again)
+    assert not again.requires_grad_().sum().is_inference()

@@ -134,6 +134,8 @@ def test_little_learned_and_no_gap_is_told_from_a_training_that_ended_too_early(
     assert look_at_learning(level, 10).status == "could-not-look"
     no_better = falling | {"val_accuracy": [0.58, 0.7, 0.773, 0.777, 0.781]}  # under a point in its last quarter
     assert look_at_learning(no_better, 10).status == "could-not-look"
+    seldom = falling | {"val_accuracy": [0.6, 0.78]}  # looked at every other epoch
+    assert look_at_learning(seldom, 10).status == "could-not-look"
     past_its_best = falling | {"val_accuracy": [0.58, 0.64, 0.76, 0.75, 0.74]}
     assert look_at_learning(past_its_best, 10).status == "could-not-look"
     overfitted = falling | {"val_accuracy": [0.5, 0.52, 0.55, 0.58, 0.6]}

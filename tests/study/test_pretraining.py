@@ -25,6 +25,7 @@ from headstart.files import sha256_of_file
 from headstart.models.backbones import find_backbone
 from headstart.models.weights import read_weights_file
 from headstart.records import DuplicateReport, ImageSet, Split
+from headstart.study import pretraining, pretraining_plan
 from headstart.study.observer import SilentObserver
 from headstart.study.planning import PretrainingPlan
 from headstart.study.pretraining import Pretrained, run_pretraining
@@ -47,6 +48,14 @@ def _request(folder: Path, **changes: Any) -> PretrainRequest:
         licence="BSD-3-Clause",
     )
     return replace(request, **changes)
+
+
+class Killed(Exception):
+    """Stands for kill -9: nothing after it runs."""
+
+
+def _killed(*_: Any) -> None:
+    raise Killed
 
 
 def _run(request: PretrainRequest) -> Pretrained:
@@ -384,3 +393,29 @@ def test_what_cannot_be_meant_is_refused_before_any_work(tmp_path: Path, changes
 def test_a_teacher_without_weights_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="small32_l"):
         _run(_request(tmp_path, teacher="small32_l"))
+
+
+def test_the_card_names_the_machines_that_trained_it_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = {"processor": "a CPU", "threads": 2, "torch": "2", "headstart": "0"}
+
+    def trained_on(machine: str, *, is_killed: bool = False) -> str:
+        monkeypatch.setattr(pretraining_plan, "describe_environment", lambda _: here | {"gpu": machine})
+        with monkeypatch.context() as killed:
+            if is_killed:
+                killed.setattr(pretraining, "weights_metadata", _killed)
+                with pytest.raises(Killed):
+                    _run(_request(tmp_path))
+                return ""
+            card = _run(_request(tmp_path)).card.read_text(encoding="utf-8")
+        return next(line for line in card.splitlines() if line.startswith("| trained on |"))
+
+    trained_on("one", is_killed=True)
+    judged = trained_on("two")  # where nothing was left to train
+    assert "one; torch" in judged
+    assert "two" not in judged
+    (tmp_path / "made.safetensors").unlink()
+    anew = trained_on("three")
+    assert "three; torch" in anew
+    assert "one" not in anew

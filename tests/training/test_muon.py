@@ -81,3 +81,20 @@ def test_without_momentum_a_step_knows_its_own_gradient_alone() -> None:
     assert kernel.grad is not None
     expected = start - 0.01 * orthogonalised(kernel.grad.reshape(6, -1)).view_as(kernel)
     torch.testing.assert_close(kernel.detach(), expected)
+
+
+def test_a_rate_in_a_tensor_gives_the_steps_of_a_number() -> None:
+    results = []
+    for as_tensor in (False, True):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(96, 2))
+        groups = muon_groups(network, [{"params": list(network.parameters()), "lr": 0.1, "initial_lr": 0.1}])
+        muon = Muon(groups, weight_decay=0.1, pretrained=True)
+        for group in muon.param_groups:
+            group["lr"] = torch.tensor(group["lr"]) if as_tensor else group["lr"]
+        for _ in range(3):
+            muon.zero_grad()
+            network(torch.randn(5, 3, 8, 8)).square().mean().backward()
+            muon.step()
+        results.append(torch.cat([parameter.detach().flatten() for parameter in network.parameters()]))
+    torch.testing.assert_close(results[0], results[1])

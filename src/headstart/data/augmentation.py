@@ -107,15 +107,21 @@ def random_crops(
     down = _stretch(height, np.minimum(np.sqrt(area / aspect), 1), rng)
     right = _stretch(width, np.minimum(np.sqrt(area * aspect), 1), rng)
     mirrored = rng.random(size=(count,)) < 0.5 if mirror else np.zeros(count, bool)
-    contrast, mixing = _colour_maps(count, rng)
+    factors, matrices = _colour_maps(count, rng)
     # From here on everything is written as NumPy and torch both understand it.
-    drawn: Any = np.stack([*down, *right, mirrored, contrast, *mixing.reshape(count, -1).T])
-    drawn = drawn if isinstance(images, np.ndarray) else to_device(drawn, images.device)
+    drawn: Any = np.stack([*down, *right, mirrored, factors, *matrices.reshape(count, -1).T])
+    # Only a GPU that computes with float64 finds the same positions; for others they are found here.
+    if isinstance(images, torch.Tensor) and images.device.type == "cuda":
+        drawn = to_device(drawn, images.device)
     rows = _sampled(height, drawn[0], drawn[1], side * samples)
     within_row = _sampled(width, drawn[2], drawn[3], side * samples)
     within_row = _where(drawn[4][:, None] > 0, _backwards(within_row), within_row)
     starts = (_arange(count, drawn)[:, None] * height + rows) * width
     contrast, mixing = _single(drawn[5]), _single(drawn[6:]).T.reshape(count, channels, channels)
+    if isinstance(images, torch.Tensor) and isinstance(drawn, np.ndarray):
+        starts, within_row, contrast, mixing = (
+            to_device(array, images.device) for array in (starts, within_row, contrast, mixing)
+        )
     places = (
         starts[:, row::samples, None] + within_row[:, None, column::samples]
         for row, column in np.ndindex(samples, samples)
@@ -151,10 +157,10 @@ def _stretch(
 
 def _sampled(length: int, first: Any, stretch: Any, samples: int) -> Any:
     """`(count, samples) int64`: evenly spaced source positions over each stretch, as an array or a tensor."""
-    positions = first[:, None] + stretch[:, None] * ((_arange(samples, first) + 0.5) / samples)
-    if isinstance(positions, np.ndarray):
-        return np.minimum(positions.astype(np.int64), length - 1)
-    return positions.long().clamp_(max=length - 1)
+    middles = (np.arange(samples) + 0.5) / samples
+    if isinstance(first, np.ndarray):
+        return np.minimum((first[:, None] + stretch[:, None] * middles).astype(np.int64), length - 1)
+    return (first[:, None] + stretch[:, None] * to_device(middles, first.device)).long().clamp_(max=length - 1)
 
 
 def _arange(count: int, like: Any) -> Any:

@@ -42,9 +42,9 @@ def apply_preprocessing(images: npt.NDArray[np.uint8] | torch.Tensor, preprocess
     scale = torch.full((), 255.0, device=pixels.device)
     result = pixels.to(torch.float32, memory_format=torch.channels_last).div_(scale)
     if any(preprocessing.mean):
-        result.sub_(_per_channel(preprocessing.mean, pixels.device))
+        result.sub_(_per_channel(tuple(preprocessing.mean), pixels.device))
     if any(value != 1 for value in preprocessing.std):
-        result.div_(_per_channel(preprocessing.std, pixels.device))
+        result.div_(_per_channel(tuple(preprocessing.std), pixels.device))
     return result
 
 

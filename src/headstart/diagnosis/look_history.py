@@ -133,7 +133,7 @@ def look_at_learning(history: History, classes: int) -> Finding:
     values = {"train": round(train[-1], 4), "val": round(val[-1], 4)}
     if train[-1] < (1 + 1 / classes) / 2 and train[-1] - val[-1] < _NO_GAP:
         return Finding(21, "suspected", "learns-little", values)
-    if len(losses) >= _EPOCHS_OF_A_TREND and np.all(np.isfinite(losses)) and val[-1] == max(val):
+    if len(val) == len(losses) >= _EPOCHS_OF_A_TREND and np.all(np.isfinite(losses)) and val[-1] == max(val):
         quarter = max(len(losses) // 4, 2)
         fell, usual = losses[-2] - losses[-1], (losses[-1 - quarter] - losses[-1]) / quarter
         # A loss goes on falling long after the accuracy has stopped to rise.

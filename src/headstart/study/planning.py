@@ -124,14 +124,14 @@ def resolve_recipe(
         A recipe without open fields.
 
     Raises:
-        UsageError: the backbone takes one size only, and another is asked for.
-        UsageError: it trains by epochs, and neither it nor the user says how many.
+        UsageError: see `require_possible`.
     """
+    require_possible(recipe, images, backbone, overrides)
     changes: dict[str, object] = {}
     if backbone is not None:
         changes["backbone"] = backbone.architecture  # a weight file's path must not decide what a trial is
     if trains_by_epochs(recipe):
-        changes["epochs"] = overrides.epochs or _stated_epochs(recipe)
+        changes["epochs"] = overrides.epochs or recipe.epochs
     changes["batch_size"] = overrides.batch_size or recipe.batch_size
     if overrides.augmentation is not None and (recipe.kind == "scratch" or recipe.augmentation != "none"):
         changes["augmentation"] = overrides.augmentation
@@ -140,8 +140,6 @@ def resolve_recipe(
     preprocessing = recipe.preprocessing or _default_preprocessing(sized, images, split, backbone)
     if wanted:
         preprocessing = replace(preprocessing, input_size=wanted)
-    if backbone is not None:
-        _require_possible_size(recipe, backbone, preprocessing.input_size)
     changes |= {
         "preprocessing": preprocessing,
         "input_size": preprocessing.input_size,
@@ -151,21 +149,41 @@ def resolve_recipe(
     return recipe.with_changes(**changes)
 
 
-def _require_possible_size(recipe: Recipe, backbone: Backbone, size: int) -> None:
-    if backbone.fixed_size and size != backbone.native_size:
+def require_possible(recipe: Recipe, images: ImageSet, backbone: Backbone | None, overrides: Overrides) -> None:
+    """Refuse a recipe that cannot be completed; no pixel is read.
+
+    Raises:
+        UsageError: the backbone takes one size only, and another is asked for.
+        UsageError: it trains by epochs, and neither it nor the user says how many.
+        UsageError: its momentum is no share.
+    """
+    if trains_by_epochs(recipe) and not overrides.epochs:
+        _require_epochs(recipe)
+    if not 0 <= recipe.momentum < 1:
+        raise UsageError(
+            f"The recipe {recipe.name!r} has momentum = {recipe.momentum:g}; it is at least 0 and below 1."
+        )
+    if backbone is not None and backbone.fixed_size:
+        size = overrides.input_size or recipe.input_size
+        if not size and recipe.preprocessing is not None:
+            size = recipe.preprocessing.input_size
+        _require_own_size(recipe, backbone, size or backbone_preprocessing(backbone, images.canvas).input_size)
+
+
+def _require_own_size(recipe: Recipe, backbone: Backbone, size: int) -> None:
+    if size != backbone.native_size:
         raise UsageError(
             f"Recipe {recipe.name!r} asks for images of {size} px, but {backbone.architecture} takes {backbone.native_size} px "
             "only. Leave out --input-size (or the input size and the preprocessing in the recipe), or name another --backbone."
         )
 
 
-def _stated_epochs(recipe: Recipe) -> int:
+def _require_epochs(recipe: Recipe) -> None:
     if recipe.epochs < 1:
         raise UsageError(
             f"The recipe {recipe.name!r} ({recipe.kind}) trains by epochs and does not say how many. "
             "Give it `epochs`, such as epochs = 20, or say it for all recipes with --epochs 20."
         )
-    return recipe.epochs
 
 
 def _default_preprocessing(recipe: Recipe, images: ImageSet, split: Split, backbone: Backbone | None) -> Preprocessing:

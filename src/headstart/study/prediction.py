@@ -15,11 +15,11 @@ from headstart.models.network import BackboneClassifier, build_network, classifi
 from headstart.randomness import generator
 from headstart.records import ImageSet, Indices, Preprocessing, Recipe, Split
 from headstart.study.kinds import freeze_all_but_last
-from headstart.training.arithmetic import arithmetic_of, wait_for
+from headstart.training.arithmetic import arithmetic_of, full_precision, wait_for
 from headstart.training.averaging import WeightAverage
 from headstart.training.batches import ImageBatches
 from headstart.training.criterion import Criterion
-from headstart.training.engine import CURVE_IMAGES, make_optimizer
+from headstart.training.engine import CURVE_IMAGES, EVALUATION_BATCH, make_optimizer
 from headstart.training.features import are_extracted, network_key
 from headstart.training.frozen import export_has_failed
 from headstart.training.steps import make_step
@@ -68,8 +68,8 @@ def predict_seconds(
         network = build_network(spec).to(device).to(memory_format=torch.channels_last)
         step, forward = time_steps(network, recipe, prepare, labels)
         watched = min(len(split.train), CURVE_IMAGES) + len(split.val)
-        final = (len(split.train) + len(split.val) + len(split.test)) / batch * forward
-        return PredictedCost(0.0, final, steps * step + watched / batch * forward)
+        final = (len(split.train) + len(split.val) + len(split.test)) * forward
+        return PredictedCost(0.0, final, steps * step + watched * forward)
     if backbone is None:
         return PredictedCost(0.0, 0.0, 0.0)
     module = build_random_backbone(backbone, 0).to(device)
@@ -89,18 +89,18 @@ def predict_seconds(
         network = network.to(memory_format=torch.channels_last)
         if recipe.unfreeze == "last":
             freeze_all_but_last(network)
-        step, forward_step = time_steps(network, recipe, prepare, labels)
+        step, forward = time_steps(network, recipe, prepare, labels)
     else:
         trunk, tail = cut
         with torch.inference_mode():
             middle = trunk(inputs)
         network = BackboneClassifier(tail, backbone.features, classes).to(device)
-        step, forward_step = time_steps(network, recipe, middle.clone, labels)
+        step, forward = time_steps(network, recipe, middle.clone, labels)
         kept = _are_cached(images, f"{pretrained}|trunk", recipe.preprocessing, device, half_precision=True)
         extraction += 0.0 if kept else extract
     watched = min(len(split.train), CURVE_IMAGES) + len(split.val)
-    final = (len(split.train) + len(split.val) + len(split.test)) / batch * forward_step
-    return PredictedCost(extraction, probe + final, steps * step + watched / batch * forward_step)
+    final = (len(split.train) + len(split.val) + len(split.test)) * forward
+    return PredictedCost(extraction, probe + final, steps * step + watched * forward)
 
 
 def extraction_seconds(
@@ -174,9 +174,9 @@ def _are_cached(
 def time_steps(
     network: nn.Module, recipe: Recipe, prepare: Callable[[], torch.Tensor], labels: torch.Tensor
 ) -> tuple[float, float]:
-    """Seconds of one training step and of one forward pass, the medians of three, after one to warm up.
+    """Seconds of one training step, and of an image in evaluation mode; medians of three, after those that warm up.
 
-    A step is the recipe's own: its images prepared, its optimizer, its batch norm, its average of the weights.
+    A step is the recipe's own: its images prepared, its optimizer, its batch norm, its average of the weights. Evaluation is the curve's.
 
     Args:
         network: to be thrown away afterwards; its weights move.
@@ -191,7 +191,7 @@ def time_steps(
     optimizer = make_optimizer(network, recipe, arithmetic.fused)
     average = WeightAverage(network, recipe.weight_averaging) if recipe.weight_averaging else None
     criterion = Criterion(labels.cpu().numpy(), recipe.label_smoothing, labels.device)
-    step = make_step(network, criterion, optimizer, arithmetic, average)
+    step = make_step(recipe, network, criterion, optimizer, arithmetic, average)
     positions, durations = torch.arange(len(labels), device=labels.device), []
     with seeded_torch(0):  # dropout draws numbers
         for _ in range(step.warm_up + _TIMED_STEPS):
@@ -200,7 +200,9 @@ def time_steps(
             step(inputs, positions)
             wait_for(labels.device)
             durations.append(time.perf_counter() - started)
-    return float(np.median(durations[step.warm_up :])), _time_forward(network, inputs)
+    few = inputs[:EVALUATION_BATCH]
+    with full_precision(), arithmetic.mixed():
+        return float(np.median(durations[step.warm_up :])), _time_forward(network, few) / len(few)
 
 
 def _time_forward(network: nn.Module, inputs: torch.Tensor) -> float:

@@ -27,9 +27,9 @@ from headstart.study.observer import Observer
 from headstart.study.pretraining_plan import (
     CHECKPOINT,
     classifier_structure,
+    note_machine,
     plan_pretraining,
     pretraining_identity,
-    training_machines,
 )
 from headstart.study.pretraining_request import (
     Material,
@@ -164,7 +164,7 @@ def _require_same_judges(material: Material, done: WeightsFile) -> None:
 def _make(material: Material, recipe: Recipe, observer: Observer, command: str) -> None:
     """Train, judge, and write card and file; the file comes last, since it says that all is done."""
     request, device = material.request, material.device
-    machines = training_machines(request, recipe.epochs, device)
+    machines = note_machine(request, recipe.epochs, device)
     trained = _train(material, recipe, observer)
     metadata = weights_metadata(material, recipe, trained.network, trained.fitted)
     # Hashed and judged as it will be used: from the file, with the precision that it has there.

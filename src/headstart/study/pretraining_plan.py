@@ -15,6 +15,7 @@ from headstart.records import Recipe
 from headstart.study.planning import PretrainingPlan
 from headstart.study.prediction import augmented, extraction_seconds, time_steps
 from headstart.study.pretraining_request import Material, PretrainRequest, teacher_preprocessing
+from headstart.training.checkpoint import epochs_done
 from headstart.training.engine import CURVE_IMAGES
 from headstart.training.features import are_extracted
 
@@ -66,18 +67,19 @@ def plan_pretraining(material: Material) -> PretrainingPlan:
     )
 
 
-def training_machines(request: PretrainRequest, epochs: int, device: torch.device) -> list[dict[str, Any]]:
-    """The machines that the training ran on (`describe_environment`), in their order; this one, where epochs are left to train.
+def note_machine(request: PretrainRequest, epochs: int, device: torch.device) -> list[dict[str, Any]]:
+    """Note in the plan where the training goes on, and return all machines that it has been on (`describe_environment`), in their order.
 
-    A training may be resumed on another machine than it began on, or only be judged there.
+    A training may be resumed on another machine than it began on, or only be judged there. What is not in the resume file is trained here.
     """
     path = request.folder / _PLAN
     kept = read_json(path)
-    machines: list[dict[str, Any]] = kept.get("machines", [])
+    done = epochs_done(request.folder / CHECKPOINT)
+    machines: list[dict[str, Any]] = kept.get("machines", []) if done else []
     here = describe_environment(device)
-    if _epochs_done(request.folder) < epochs and here not in machines:
+    if done < epochs and here not in machines:
         machines = [*machines, here]
-        write_json(path, kept | {"machines": machines})
+    write_json(path, kept | {"machines": machines})
     return machines
 
 
@@ -101,14 +103,9 @@ def _require_nothing_unfinished(folder: Path) -> None:
     if not (folder / CHECKPOINT).exists():
         return
     raise RunError(
-        f"{folder} holds an unfinished training of another request, {epochs_in_words(_epochs_done(folder))} long. Continue it with the "
-        "command that began it, remove the folder, or name another --out."
+        f"{folder} holds an unfinished training of another request, {epochs_in_words(epochs_done(folder / CHECKPOINT))} long. "
+        "Continue it with the command that began it, and that version of headstart; or remove the folder, or name another --out."
     )
-
-
-def _epochs_done(folder: Path) -> int:
-    history = folder / "history.jsonl"
-    return len(history.read_text(encoding="utf-8").splitlines()) if history.exists() else 0
 
 
 def _predicted(material: Material) -> dict[str, Any]:
@@ -120,7 +117,7 @@ def _predicted(material: Material) -> dict[str, Any]:
     labels = torch.from_numpy(images.labels[batch]).to(device)
     step, forward = time_steps(network, recipe, augmented(images, batch, recipe, device), labels)
     watched = min(len(train), CURVE_IMAGES) + len(val)
-    per_epoch = (len(train) / recipe.batch_size) * step + watched / len(batch) * forward
+    per_epoch = (len(train) / recipe.batch_size) * step + watched * forward
     teaching = _teaching_seconds(material)
     epochs = recipe.epochs
     if request.budget_seconds is not None:

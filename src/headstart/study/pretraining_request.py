@@ -22,7 +22,7 @@ DEFAULT_EPOCHS = 16
 
 _LEAST_VAL_SHARE = 0.02  # chosen: enough of a large set (2,000 of Tiny ImageNet's images: +-1 point)
 _LARGEST_VAL_SHARE = 0.1  # chosen: no more of a small one, which needs its images to learn from
-_VAL_IMAGES = 1000  # chosen: +-1.5 points at most; a dozen images would let chance choose the epoch
+_VAL_IMAGES = 1000  # chosen: +-1.5 points at most; a dozen images would tell nothing
 _NOT_USED = -1
 
 

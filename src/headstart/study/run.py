@@ -28,7 +28,7 @@ from headstart.study.checks import require, training_checks
 from headstart.study.kinds import Bench
 from headstart.study.ledger import Ledger, open_run, recipe_from_json
 from headstart.study.observer import Observer, decoding_progress
-from headstart.study.planning import Overrides, Plan, PlannedRecipe, make_plan, resolve_recipe
+from headstart.study.planning import Overrides, Plan, PlannedRecipe, make_plan, require_possible, resolve_recipe
 from headstart.study.presets import (
     DEFAULT_BACKBONE,
     PRESETS,
@@ -129,11 +129,13 @@ def run_study(
     recipes = _requested_recipes(request, images)
     usable, missing = _find_backbones(recipes, request.weights_dir, spare=_spare_backbones(request, images))
     names = tuple(f"{type(callback).__module__}.{type(callback).__qualname__}" for callback in callbacks)
+    overrides = Overrides(request.input_size, request.epochs, request.batch_size, request.augmentation, names)
     # Before there is a run's folder: what cannot be meant must not leave one behind.
-    resolved = _resolved(request, usable, images, split, names)
+    for recipe, backbone in usable:
+        require_possible(recipe, images, backbone, overrides)
     ledger = open_run(request.runs, request.name, images.name, _request_record(request, images, recipes, usable, names))
     with ledger.locked():
-        plan = _load_or_make_plan(request, ledger, resolved, missing, images, split, device)
+        plan = _load_or_make_plan(request, ledger, usable, missing, images, split, device, overrides)
         observer.plan_ready(plan, ledger, _count_done(ledger, plan, images, split))
         bench = Bench(images, split, device, observer, tuple(callbacks), request.tensorboard)
         outcomes, failed = _run_trials(plan, bench, ledger, observer)
@@ -256,36 +258,21 @@ def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
     return settings
 
 
-def _resolved(
-    request: StudyRequest,
-    usable: list[tuple[Recipe, Backbone | None]],
-    images: ImageSet,
-    split: Split,
-    callbacks: tuple[str, ...],
-) -> list[tuple[Recipe, Backbone | None]]:
-    overrides = Overrides(
-        request.input_size,
-        request.epochs,
-        request.batch_size,
-        request.augmentation,
-        callbacks,
-    )
-    return [(resolve_recipe(recipe, images, split, backbone, overrides), backbone) for recipe, backbone in usable]
-
-
 def _load_or_make_plan(
     request: StudyRequest,
     ledger: Ledger,
-    resolved: list[tuple[Recipe, Backbone | None]],
+    usable: list[tuple[Recipe, Backbone | None]],
     missing: list[NotRun],
     images: ImageSet,
     split: Split,
     device: torch.device,
+    overrides: Overrides,
 ) -> Plan:
     """The plan is kept: timings differ from run to run, and a resumed run must not train other epochs than the first."""
     path = ledger.folder / "plan.json"
     if path.exists():
-        return _plan_from_json(read_json(path), {recipe.name: backbone for recipe, backbone in resolved})
+        return _plan_from_json(read_json(path), {recipe.name: backbone for recipe, backbone in usable})
+    resolved = [(resolve_recipe(recipe, images, split, backbone, overrides), backbone) for recipe, backbone in usable]
     plan = make_plan(
         resolved, missing, images, split, device, seeds=request.seeds, budget_seconds=request.budget_seconds
     )

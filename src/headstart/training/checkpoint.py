@@ -51,6 +51,16 @@ def save_checkpoint(
         save_file(copies, temporary, metadata={"format": _FORMAT, "progress": json.dumps(progress)})
 
 
+def epochs_done(path: Path) -> int:
+    """How many epochs a resume file holds; none where there is no file, or none that can be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return int(json.loads(metadata["progress"])["epoch"]) if metadata.get("format") == _FORMAT else 0
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError):
+        return 0
+
+
 def load_checkpoint(
     path: Path, network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, Any]] | None:

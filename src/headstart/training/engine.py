@@ -40,7 +40,7 @@ from headstart.training.schedules import SCHEDULES
 from headstart.training.steps import Mixture, Step, make_step
 from headstart.training.tally import Tally
 
-_EVALUATION_BATCH = 256  # chosen: fits the cache with small images, amortises the call overhead
+EVALUATION_BATCH = 256  # chosen: fits the cache with small images, amortises the call overhead
 CURVE_IMAGES = 5000
 """Chosen: the train accuracy of a curve is read from at most this many images (+-1.4 points)."""
 
@@ -86,6 +86,7 @@ class Training:
         self.batch = 0
         self.batches = 0
         self.rate_factor = 1.0
+        self.learning_rate = 0.0
         self.running = Running()
         self.history: list[EpochRecord] = []
         self.stop_reason: str | None = None
@@ -128,7 +129,8 @@ def train_network(
         criterion: what to lower; `None` is the cross-entropy with train's labels.
         frozen_batch_norm: keep batch-norm layers in evaluation mode throughout.
         keep_last: leave the last epoch's weights in it instead; val then only watches.
-        evaluate_untrained: let the weights as given compete as epoch 0, so that fine-tuning cannot end below its start.
+        evaluate_untrained: let the weights as given compete as epoch 0, so that fine-tuning cannot end below its start, as
+            far as the curve can tell.
 
     Returns:
         The curve, the best epoch and the seconds of work, those before a resume included.
@@ -152,12 +154,14 @@ def train_network(
         _restore(training, watchers, progress)
         if average is not None:
             average.restore(averaged, steps=training.epoch * training.batches)
-    step = make_step(network, criterion, optimizer, arithmetic, average)
+    step = make_step(recipe, network, criterion, optimizer, arithmetic, average)
     earlier_seconds = sum(record.seconds for record in training.history)
     for watcher in watchers:
         watcher.on_train_begin(training)
     if resumed is None and evaluate_untrained:
-        record = _evaluate(training, train, val, curve_part, device, train_loss=None, started=time.perf_counter())
+        record = _evaluate(
+            training, train, val, curve_part, device, arithmetic, train_loss=None, started=time.perf_counter()
+        )
         training.history.append(record)
         for watcher in watchers:
             watcher.on_epoch_end(training, record)
@@ -172,7 +176,7 @@ def train_network(
             train_loss = _train_epoch(training, train, step, schedule, watchers, device, arithmetic, frozen_batch_norm)
         # What is evaluated, and kept if it is the best, are the averaged weights; training goes on from its own.
         with average.inside(network) if average is not None else nullcontext():
-            record = _evaluate(training, train, val, curve_part, device, train_loss, started)
+            record = _evaluate(training, train, val, curve_part, device, arithmetic, train_loss, started)
             training.history.append(record)
             for watcher in watchers:
                 watcher.on_epoch_end(training, record)
@@ -220,8 +224,8 @@ def predict_logits(
     outputs = []
     mixed = arithmetic.mixed if arithmetic is not None else nullcontext
     with torch.inference_mode(), full_precision(), mixed():
-        for first in range(0, len(order), _EVALUATION_BATCH):
-            inputs = batches.inputs(order[first : first + _EVALUATION_BATCH], None).to(device)
+        for first in range(0, len(order), EVALUATION_BATCH):
+            inputs = batches.inputs(order[first : first + EVALUATION_BATCH], None).to(device)
             outputs.append(network(inputs).float())
     logits: Logits = torch.cat(outputs).cpu().numpy()
     return logits
@@ -279,7 +283,9 @@ def _train_epoch(
         for batch, positions in enumerate(parts, start=1):
             training.batch = batch
             number = (epoch - 1) * training.batches + training.batch - 1
-            step.set_rates(schedule(number / max(recipe.epochs * training.batches, 1)) * training.rate_factor)
+            factor = schedule(number / max(recipe.epochs * training.batches, 1)) * training.rate_factor
+            step.set_rates(factor)
+            training.learning_rate = training.optimizer.param_groups[0]["initial_lr"] * factor
             inputs, mixture = train.inputs(positions, augmentation).to(device), None
             if recipe.mixup:
                 share, partners = _draw_mixture(len(positions), recipe.mixup, mixing)
@@ -331,10 +337,10 @@ def _evaluate(
     val: Batches,
     curve_part: npt.NDArray[np.int64],
     device: torch.device,
+    arithmetic: Arithmetic,
     train_loss: float | None,
     started: float,
 ) -> EpochRecord:
-    arithmetic = arithmetic_of(device)
     train_logits = predict_logits(training.network, train, device, curve_part, arithmetic)
     val_logits = predict_logits(training.network, val, device, arithmetic=arithmetic)
     own_loss = train_loss if train_loss is not None else _mean_loss(train_logits, train.labels[curve_part])
@@ -344,7 +350,7 @@ def _evaluate(
         train_accuracy=float((train_logits.argmax(1) == train.labels[curve_part]).mean()),
         val_loss=_mean_loss(val_logits, val.labels),
         val_accuracy=float((val_logits.argmax(1) == val.labels).mean()),
-        learning_rate=float(training.optimizer.param_groups[0]["lr"]) if training.epoch else 0.0,
+        learning_rate=training.learning_rate,
         seconds=time.perf_counter() - started,
     )
 

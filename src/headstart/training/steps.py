@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from headstart.records import Recipe
 from headstart.training.arithmetic import Arithmetic
 from headstart.training.averaging import WeightAverage
 from headstart.training.criterion import Criterion
@@ -101,7 +102,11 @@ class Step:
 
 
 class RecordedStep(Step):
-    """A step that is recorded on a GPU once, and replayed where a batch has the recorded size; all others run as written."""
+    """A step that is recorded on a GPU once, and replayed where a batch has the recorded size; all others run as written.
+
+    What the recording holds is what the network, the optimizer's groups and the loss were then: of what may change later, it follows the
+    rates alone.
+    """
 
     warm_up = _WRITTEN_STEPS + 1
 
@@ -114,13 +119,15 @@ class RecordedStep(Step):
         average: WeightAverage | None,
     ) -> None:
         super().__init__(network, criterion, optimizer, arithmetic, average)
-        self._beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._written = 0
+        self._device = next(network.parameters()).device
+        self._beside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._written, self._largest = 0, 0
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._can_be_recorded = True
         self._inputs, self._positions = torch.empty(0), torch.empty(0)
         self._loss, self._hits = torch.empty(0), torch.empty(0)
         for group in optimizer.param_groups:
-            group["lr"] = torch.tensor(group["initial_lr"], dtype=torch.float32, device="cuda")
+            group["lr"] = torch.tensor(group["initial_lr"], dtype=torch.float32, device=self._device)
 
     def set_rates(self, factor: float) -> None:
         """Set them in the memory that a recorded step reads them from."""
@@ -132,47 +139,70 @@ class RecordedStep(Step):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self._average is not None:
             self._average.advance()
-        if mixture is not None:
-            return self._computed(inputs, positions, mixture)
-        if self._graph is None and self._written >= _WRITTEN_STEPS:
-            self._record(inputs, positions)
-        if self._graph is None or inputs.shape != self._inputs.shape:
-            self._written += 1
-            return self._apart(inputs, positions)
-        self._inputs.copy_(inputs)
-        self._positions.copy_(positions)
-        self._graph.replay()
-        return self._loss.clone(), self._hits.clone()
+        # The largest is the usual one: an epoch's last batch may be smaller.
+        self._largest = max(self._largest, len(inputs))
+        is_usual = mixture is None and len(inputs) == self._largest
+        with torch.cuda.device(self._device):
+            if self._can_be_recorded and self._graph is None and self._written >= _WRITTEN_STEPS and is_usual:
+                self._record(inputs, positions)
+            if self._graph is None or mixture is not None or inputs.shape != self._inputs.shape:
+                self._written += 1
+                return self._apart(inputs, positions, mixture)
+            self._inputs.copy_(inputs)
+            self._positions.copy_(positions)
+            self._graph.replay()
+            return self._loss.clone(), self._hits.clone()
 
-    def _apart(self, inputs: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _apart(
+        self, inputs: torch.Tensor, positions: torch.Tensor, mixture: Mixture | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """As written, in a stream of its own: what autograd makes there may be recorded later."""
         now = torch.cuda.current_stream()
         self._beside.wait_stream(now)
         with torch.cuda.stream(self._beside):
-            result = self._computed(inputs, positions)
+            result = self._computed(inputs, positions, mixture)
         now.wait_stream(self._beside)
         return result
 
     def _record(self, inputs: torch.Tensor, positions: torch.Tensor) -> None:
         self._inputs, self._positions = inputs.clone(), positions.clone()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):  # nothing is computed in here
-            self._loss, self._hits = self._computed(self._inputs, self._positions)
-        self._graph = graph
+        graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, stream=self._beside):  # nothing is computed in here
+                self._loss, self._hits = self._computed(self._inputs, self._positions)
+        except RuntimeError as error:  # a network that waits for the GPU in between, or too little memory
+            torch.cuda.set_stream(now)
+            self._can_be_recorded = False
+            _log.warning("A training step could not be recorded on the GPU; steps run as written. %s", error)
+        else:
+            self._graph = graph
 
 
 def make_step(
+    recipe: Recipe,
     network: nn.Module,
     criterion: Criterion,
     optimizer: torch.optim.Optimizer,
     arithmetic: Arithmetic,
     average: WeightAverage | None,
 ) -> Step:
-    """A recorded step where the device and the training allow it, else one as written; the arguments are those of `Step`."""
-    recordable = arithmetic.device_type == "cuda" and isinstance(optimizer, Muon) and not _draws_numbers(network)
-    return (RecordedStep if recordable else Step)(network, criterion, optimizer, arithmetic, average)
+    """A recorded step where the device and the training allow it, else one as written.
+
+    A training is not recorded if it mixes images anew in each batch, or if the user's own callbacks may change it.
+
+    Args:
+        recipe: of the training.
+        network, criterion, optimizer, arithmetic, average: as for `Step`.
+    """
+    on_gpu = arithmetic.device_type == "cuda" and isinstance(optimizer, Muon)
+    is_fixed = not recipe.mixup and not recipe.callbacks and not _draws_numbers(network)
+    return (RecordedStep if on_gpu and is_fixed else Step)(network, criterion, optimizer, arithmetic, average)
 
 
 def _draws_numbers(network: nn.Module) -> bool:
-    """Whether it has dropout; random numbers of a recorded step would not follow an epoch's own seed."""
-    return any(isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0 for layer in network.modules())
+    """Whether it drops activations or whole branches (timm's `drop_prob`) at random, drawn anew for each epoch."""
+    shares = (
+        getattr(layer, "p" if isinstance(layer, nn.modules.dropout._DropoutNd) else "drop_prob", 0.0)
+        for layer in network.modules()
+    )
+    return any(share for share in shares)
