@@ -123,7 +123,7 @@ def test_a_bundled_file_and_its_card_say_who_taught_it(name: str) -> None:
     assert (teacher["name"], teacher["preprocessing"]["input_size"], teacher["weight"]) == ("mobilenetv2_100", 128, 20)
     card = path.with_suffix(".md").read_text(encoding="utf-8")
     assert f"`{teacher['weights_sha256']}` |" in card
-    assert "mobilenetv2_100, each image at 128 px (bicubic), weight of its part of the loss 20 |" in card
+    assert "mobilenetv2_100, each image at 128 px (bicubic), weight of its part of the loss 20" in card
 
 
 def test_rounding_changes_the_hash() -> None:
