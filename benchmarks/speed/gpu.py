@@ -32,9 +32,10 @@ from headstart.study.planning import Overrides, resolve_recipe
 from headstart.study.presets import read_recipe
 from headstart.study.trial import run_trial
 
+from .parts import FORWARD_EQUIVALENTS
+
 RESULTS = Path(__file__).parent.parent / "results" / "gpu.json"
-RECIPE = Path(__file__).parent / "recipes" / "fast_94_gpu.toml"
-_PASSES = 3  # of arithmetic in a training step: forward, and twice as much backward
+RECIPE = Path(__file__).parent / "recipes" / "fast_gpu.toml"
 
 
 def main() -> None:
@@ -90,7 +91,7 @@ def _row(results: list[TrialResult], macs: int) -> dict[str, Any]:
         "accuracies": [_accuracy(result) for result in results],
         "seconds": seconds,
         "seconds_median": statistics.median(seconds),
-        "flops": 2 * _PASSES * macs * first.recipe.epochs,
+        "flops": 2 * FORWARD_EQUIVALENTS * macs * first.recipe.epochs,
     }
 
 

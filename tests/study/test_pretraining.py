@@ -31,6 +31,8 @@ from headstart.study.planning import PretrainingPlan
 from headstart.study.pretraining import Pretrained, run_pretraining
 from headstart.study.pretraining_request import PretrainRequest, val_images
 from headstart.study.run import StudyRequest, run_study
+from headstart.training.callbacks import HistoryLogger
+from headstart.training.engine import Training
 from tests.models.factory import TINY, write_tiny_weights
 
 CPU = torch.device("cpu")
@@ -56,6 +58,11 @@ class Killed(Exception):
 
 def _killed(*_: Any) -> None:
     raise Killed
+
+
+def _killed_in_epoch_2(_: HistoryLogger, training: Training) -> None:
+    if training.epoch == 2:
+        raise Killed
 
 
 def _run(request: PretrainRequest) -> Pretrained:
@@ -400,22 +407,44 @@ def test_the_card_names_the_machines_that_trained_it_and_no_others(
 ) -> None:
     here = {"processor": "a CPU", "threads": 2, "torch": "2", "headstart": "0"}
 
-    def trained_on(machine: str, *, is_killed: bool = False) -> str:
-        monkeypatch.setattr(pretraining_plan, "describe_environment", lambda _: here | {"gpu": machine})
+    def started_on(machine: str, *, killed_in: str = "") -> list[str]:
+        """The card, unless the process was killed in `training` or after it."""
+        # What a card does not say of a machine makes no other machine of it.
+        monkeypatch.setattr(
+            pretraining_plan, "describe_environment", lambda _: here | {"gpu": machine, "run": str(killed_in)}
+        )
         with monkeypatch.context() as killed:
-            if is_killed:
+            if killed_in == "training":
+                killed.setattr(HistoryLogger, "on_epoch_begin", _killed_in_epoch_2)
+            elif killed_in:
                 killed.setattr(pretraining, "weights_metadata", _killed)
-                with pytest.raises(Killed):
-                    _run(_request(tmp_path))
-                return ""
-            card = _run(_request(tmp_path)).card.read_text(encoding="utf-8")
-        return next(line for line in card.splitlines() if line.startswith("| trained on |"))
+            if not killed_in:
+                return _run(_request(tmp_path)).card.read_text(encoding="utf-8").splitlines()
+            with pytest.raises(Killed):
+                _run(_request(tmp_path))
+        return []
 
-    trained_on("one", is_killed=True)
-    judged = trained_on("two")  # where nothing was left to train
-    assert "one; torch" in judged
-    assert "two" not in judged
+    def machines(card: list[str]) -> str:
+        return next(line for line in card if line.startswith("| trained on |"))
+
+    started_on("one", killed_in="training")
+    started_on("one", killed_in="training")
+    started_on("two", killed_in="judging")
+    card = started_on("three")  # where nothing was left to train
+    assert machines(card) == "| trained on | one; torch 2, headstart 0, then two; torch 2, headstart 0 |"
+    assert any("no one machine gives the same bytes" in line for line in card)
     (tmp_path / "made.safetensors").unlink()
-    anew = trained_on("three")
-    assert "three; torch" in anew
-    assert "one" not in anew
+    anew = started_on("four")
+    assert machines(anew) == "| trained on | four; torch 2, headstart 0 |"
+    assert any("On the same machine" in line for line in anew)
+
+
+def test_an_unfinished_training_of_another_version_is_not_called_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HistoryLogger, "on_epoch_begin", _killed_in_epoch_2)
+    with pytest.raises(Killed):
+        _run(_request(tmp_path))
+    monkeypatch.setattr("headstart.training.checkpoint._FORMAT", "another")
+    with pytest.raises(RunError, match="another request, 1 epoch long"):
+        _run(_request(tmp_path, learning_rate=0.02))

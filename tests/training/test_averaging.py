@@ -14,7 +14,8 @@ def test_the_average_follows_its_formula() -> None:
     expected = 0.0
     for step, value in enumerate([1.0, 4.0, 2.0, 8.0, 3.0, 5.0, 9.0, 1.0, 7.0, 6.0, 2.0], start=1):
         nn.init.constant_(network.weight, value)
-        average.update(network)
+        average.advance()
+        average.take_in(network)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value
         assert float(average.state["weight"]) == pytest.approx(expected)
@@ -27,7 +28,8 @@ def test_inside_the_block_the_network_has_the_average_and_afterwards_its_own() -
         network.weight.fill_(5.0)
         network.running_mean.fill_(3.0)  # type: ignore[union-attr]
         network.num_batches_tracked.fill_(7)  # type: ignore[union-attr]
-    average.update(network)
+    average.advance()
+    average.take_in(network)
     with average.inside(network):
         assert 1 < float(network.weight[0].detach()) < 5
         assert 0 < float(network.running_mean[0]) < 3  # type: ignore[index]

@@ -7,16 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from headstart.data.sources import load_images
 from headstart.models.backbones import build_random_backbone, untrained_backbone
 from headstart.models.network import NetworkSpec, build_network
 from headstart.records import Preprocessing, Recipe
 from headstart.study.observer import SilentObserver
+from headstart.training.arithmetic import arithmetic_of
 from headstart.training.batches import ImageBatches
 from headstart.training.callbacks import Callback
-from headstart.training.engine import Fitted, Training, train_network
+from headstart.training.criterion import Criterion
+from headstart.training.engine import Fitted, Training, make_optimizer, train_network
 from headstart.training.features import extract_features
+from headstart.training.steps import RecordedStep, make_step
 from tests.models.factory import TINY
 
 pytestmark = [
@@ -92,10 +96,39 @@ def test_features_are_the_cpus() -> None:
 
 
 def test_recorded_steps_are_the_written_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    def noted(*arguments: Any) -> Any:
+        made.append(make_step(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr("headstart.training.engine.make_step", noted)
     recorded, _ = _train(tmp_path / "recorded", GPU, "muon", mixup=0.0)
+    assert made[0]._graph is not None
     monkeypatch.setattr("headstart.training.steps._WRITTEN_STEPS", 10**9)
     written, _ = _train(tmp_path / "written", GPU, "muon", mixup=0.0)
+    assert made[1]._graph is None
     assert recorded == written
+
+
+def test_a_network_that_waits_for_the_gpu_is_trained_as_written(caplog: pytest.LogCaptureFixture) -> None:
+    class Waiting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.layer(inputs)
+            return logits / max(1.0, float(logits.detach().abs().max()))
+
+    network = Waiting().to(GPU)
+    optimizer = make_optimizer(network, RECIPE.with_changes(optimizer="muon"), None)
+    criterion, arithmetic = Criterion(np.array([0, 1, 2]), 0.0, GPU), arithmetic_of(GPU)
+    step = RecordedStep(network, criterion, optimizer, arithmetic, None)
+    inputs, positions = torch.randn(3, 4, device=GPU), torch.arange(3, device=GPU)
+    losses = [float(step(inputs, positions)[0]) for _ in range(8)]
+    assert losses == sorted(losses, reverse=True)
+    assert "could not be recorded" in caplog.text
 
 
 def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

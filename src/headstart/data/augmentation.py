@@ -67,7 +67,7 @@ def augment(
 def _moved_there(images: torch.Tensor, down: torch.Tensor, right: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
     """The same on a GPU, in few calls: each costs it more than the pixels do."""
     rows, columns = _reflected(images.shape[2], down), _reflected(images.shape[3], right)
-    columns = torch.where(mirrored[:, None] > 0, columns.flip(1), columns)
+    columns = _where(mirrored[:, None] > 0, _backwards(columns), columns)
     which = torch.arange(len(images), device=images.device)[:, None, None]
     moved = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2)

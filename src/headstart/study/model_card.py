@@ -11,6 +11,15 @@ from headstart.training.engine import Fitted
 _TOP = 5
 """Classes among which the right one is looked for; with no more classes than these it always is."""
 
+_REPEATED = (
+    "On the same machine, with the same versions and number of threads, it gives the same bytes (a teacher's features too, while "
+    "they are in the cache: computed anew in another of the ways between which headstart chooses by speed, they differ by rounding)."
+)
+_REPEATED_ELSEWHERE = (
+    "It was trained on more than one machine, so that no one machine gives the same bytes; the accuracies can be expected within their "
+    "intervals."
+)
+
 
 def model_card(
     metadata: Mapping[str, str],
@@ -25,7 +34,7 @@ def model_card(
     Args:
         metadata: of the weight file (docs/weights.md).
         recipe, fitted: how it was trained, and how that went.
-        machines: that it was trained on, each from `describe_environment`.
+        machines: that it was trained on, from `note_machine`.
         command: that makes it again.
         teacher_seconds: that the teacher's features took; `None` if there was no teacher, or it is not known.
     """
@@ -45,9 +54,7 @@ def model_card(
         command,
         "```",
         "",
-        "On the same machine, with the same versions and number of threads, it gives the same bytes (a teacher's features too, while "
-        "they are in the cache: computed anew in another of the ways between which headstart chooses by speed, they differ by "
-        "rounding).",
+        _REPEATED if len(machines) == 1 else _REPEATED_ELSEWHERE,
         "",
         "Recipe: " + ", ".join(f"{name} {value}" for name, value in _shown(recipe).items()) + ".",
         "",
@@ -147,7 +154,7 @@ def _percent(share: float | None) -> str:
 
 
 def _shown(recipe: Recipe) -> dict[str, Any]:
-    names = ("optimizer", "learning_rate", "schedule", "weight_decay", "batch_size", "label_smoothing")
+    names = ("optimizer", "momentum", "learning_rate", "schedule", "weight_decay", "batch_size", "label_smoothing")
     return {
         name.replace("_", " "): getattr(recipe, name) for name in (*names, "augmentation", "mixup", "weight_averaging")
     }

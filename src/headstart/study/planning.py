@@ -135,7 +135,7 @@ def resolve_recipe(
     changes["batch_size"] = overrides.batch_size or recipe.batch_size
     if overrides.augmentation is not None and (recipe.kind == "scratch" or recipe.augmentation != "none"):
         changes["augmentation"] = overrides.augmentation
-    wanted = overrides.input_size or recipe.input_size
+    wanted = _wanted_size(recipe, overrides)
     sized = recipe.with_changes(input_size=wanted)
     preprocessing = recipe.preprocessing or _default_preprocessing(sized, images, split, backbone)
     if wanted:
@@ -164,10 +164,14 @@ def require_possible(recipe: Recipe, images: ImageSet, backbone: Backbone | None
             f"The recipe {recipe.name!r} has momentum = {recipe.momentum:g}; it is at least 0 and below 1."
         )
     if backbone is not None and backbone.fixed_size:
-        size = overrides.input_size or recipe.input_size
+        size = _wanted_size(recipe, overrides)
         if not size and recipe.preprocessing is not None:
             size = recipe.preprocessing.input_size
         _require_own_size(recipe, backbone, size or backbone_preprocessing(backbone, images.canvas).input_size)
+
+
+def _wanted_size(recipe: Recipe, overrides: Overrides) -> int | None:
+    return overrides.input_size or recipe.input_size
 
 
 def _require_own_size(recipe: Recipe, backbone: Backbone, size: int) -> None:

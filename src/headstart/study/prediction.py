@@ -51,6 +51,15 @@ class PredictedCost:
         return self.shared + self.per_trial(recipe)
 
 
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of a training step, of an image of the training's curve, and of one that is judged at the end."""
+
+    step: float
+    curve_image: float
+    judged_image: float
+
+
 def predict_seconds(
     recipe: Recipe, backbone: Backbone | None, images: ImageSet, split: Split, device: torch.device
 ) -> PredictedCost:
@@ -66,10 +75,8 @@ def predict_seconds(
     if recipe.kind == "scratch":
         spec = classifier_spec(recipe.preprocessing.input_size, classes, backbone, recipe)
         network = build_network(spec).to(device).to(memory_format=torch.channels_last)
-        step, forward = time_steps(network, recipe, prepare, labels)
-        watched = min(len(split.train), CURVE_IMAGES) + len(split.val)
-        final = (len(split.train) + len(split.val) + len(split.test)) * forward
-        return PredictedCost(0.0, final, steps * step + watched * forward)
+        pace = time_steps(network, recipe, prepare, labels)
+        return PredictedCost(0.0, *_trained_and_judged(pace, split, steps))
     if backbone is None:
         return PredictedCost(0.0, 0.0, 0.0)
     module = build_random_backbone(backbone, 0).to(device)
@@ -89,18 +96,24 @@ def predict_seconds(
         network = network.to(memory_format=torch.channels_last)
         if recipe.unfreeze == "last":
             freeze_all_but_last(network)
-        step, forward = time_steps(network, recipe, prepare, labels)
+        pace = time_steps(network, recipe, prepare, labels)
     else:
         trunk, tail = cut
         with torch.inference_mode():
             middle = trunk(inputs)
         network = BackboneClassifier(tail, backbone.features, classes).to(device)
-        step, forward = time_steps(network, recipe, middle.clone, labels)
+        pace = time_steps(network, recipe, middle.clone, labels)
         kept = _are_cached(images, f"{pretrained}|trunk", recipe.preprocessing, device, half_precision=True)
         extraction += 0.0 if kept else extract
+    final, per_epoch = _trained_and_judged(pace, split, steps)
+    return PredictedCost(extraction, probe + final, per_epoch)
+
+
+def _trained_and_judged(pace: Pace, split: Split, steps: int) -> tuple[float, float]:
+    """Seconds of the evaluation of every part at the end, and of an epoch with its curve."""
     watched = min(len(split.train), CURVE_IMAGES) + len(split.val)
-    final = (len(split.train) + len(split.val) + len(split.test)) * forward
-    return PredictedCost(extraction, probe + final, steps * step + watched * forward)
+    final = (len(split.train) + len(split.val) + len(split.test)) * pace.judged_image
+    return final, steps * pace.step + watched * pace.curve_image
 
 
 def extraction_seconds(
@@ -171,12 +184,10 @@ def _are_cached(
     )
 
 
-def time_steps(
-    network: nn.Module, recipe: Recipe, prepare: Callable[[], torch.Tensor], labels: torch.Tensor
-) -> tuple[float, float]:
-    """Seconds of one training step, and of an image in evaluation mode; medians of three, after those that warm up.
+def time_steps(network: nn.Module, recipe: Recipe, prepare: Callable[[], torch.Tensor], labels: torch.Tensor) -> Pace:
+    """A training's pace; medians of three, after those that warm up.
 
-    A step is the recipe's own: its images prepared, its optimizer, its batch norm, its average of the weights. Evaluation is the curve's.
+    A step is the recipe's own: its images prepared, its optimizer, its batch norm, its average of the weights.
 
     Args:
         network: to be thrown away afterwards; its weights move.
@@ -201,8 +212,11 @@ def time_steps(
             wait_for(labels.device)
             durations.append(time.perf_counter() - started)
     few = inputs[:EVALUATION_BATCH]
-    with full_precision(), arithmetic.mixed():
-        return float(np.median(durations[step.warm_up :])), _time_forward(network, few) / len(few)
+    with full_precision():
+        judged = _time_forward(network, few) / len(few)
+        with arithmetic.mixed():
+            curve = _time_forward(network, few) / len(few) if arithmetic.dtype != torch.float32 else judged
+    return Pace(float(np.median(durations[step.warm_up :])), curve, judged)
 
 
 def _time_forward(network: nn.Module, inputs: torch.Tensor) -> float:

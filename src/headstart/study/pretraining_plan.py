@@ -23,6 +23,7 @@ CHECKPOINT = "checkpoint.safetensors"
 """The resume file in a pretraining's folder."""
 
 _PLAN = "plan.json"
+_OF_A_MACHINE = ("gpu", "processor", "threads", "torch", "headstart")
 _RECIPE_VERSION = 3  # raise it when the same request would train other weights
 
 
@@ -68,7 +69,7 @@ def plan_pretraining(material: Material) -> PretrainingPlan:
 
 
 def note_machine(request: PretrainRequest, epochs: int, device: torch.device) -> list[dict[str, Any]]:
-    """Note in the plan where the training goes on, and return all machines that it has been on (`describe_environment`), in their order.
+    """Note in the plan where the training goes on, and return all machines that it has been on, in their order: what a card says of each.
 
     A training may be resumed on another machine than it began on, or only be judged there. What is not in the resume file is trained here.
     """
@@ -76,7 +77,7 @@ def note_machine(request: PretrainRequest, epochs: int, device: torch.device) ->
     kept = read_json(path)
     done = epochs_done(request.folder / CHECKPOINT)
     machines: list[dict[str, Any]] = kept.get("machines", []) if done else []
-    here = describe_environment(device)
+    here = {name: fact for name, fact in describe_environment(device).items() if name in _OF_A_MACHINE}
     if done < epochs and here not in machines:
         machines = [*machines, here]
     write_json(path, kept | {"machines": machines})
@@ -102,9 +103,10 @@ def epochs_in_words(epochs: int) -> str:
 def _require_nothing_unfinished(folder: Path) -> None:
     if not (folder / CHECKPOINT).exists():
         return
+    done = epochs_in_words(epochs_done(folder / CHECKPOINT, usable=False))
     raise RunError(
-        f"{folder} holds an unfinished training of another request, {epochs_in_words(epochs_done(folder / CHECKPOINT))} long. "
-        "Continue it with the command that began it, and that version of headstart; or remove the folder, or name another --out."
+        f"{folder} holds an unfinished training of another request, {done} long. Continue it with the command that began it, and that "
+        "version of headstart; or remove the folder, or name another --out."
     )
 
 
@@ -115,14 +117,14 @@ def _predicted(material: Material) -> dict[str, Any]:
     batch = train[: recipe.batch_size]
     network = build_network(classifier_structure(material)).to(device).to(memory_format=torch.channels_last)
     labels = torch.from_numpy(images.labels[batch]).to(device)
-    step, forward = time_steps(network, recipe, augmented(images, batch, recipe, device), labels)
+    pace = time_steps(network, recipe, augmented(images, batch, recipe, device), labels)
     watched = min(len(train), CURVE_IMAGES) + len(val)
-    per_epoch = (len(train) / recipe.batch_size) * step + watched * forward
+    per_epoch = (len(train) / recipe.batch_size) * pace.step + watched * pace.curve_image
     teaching = _teaching_seconds(material)
     epochs = recipe.epochs
     if request.budget_seconds is not None:
         epochs = max(1, int((request.budget_seconds - teaching) / per_epoch))
-    return {"epochs": epochs, "seconds_per_step": step, "predicted_seconds": teaching + epochs * per_epoch}
+    return {"epochs": epochs, "seconds_per_step": pace.step, "predicted_seconds": teaching + epochs * per_epoch}
 
 
 def _teaching_seconds(material: Material) -> float:

@@ -43,7 +43,7 @@ def choose_arithmetic(device_type: str, bfloat16: bool) -> Arithmetic:
     """Choose by the device's type, and whether it computes with bfloat16 in hardware.
 
     >>> choose_arithmetic("cpu", bfloat16=True)
-    Arithmetic(device_type='cpu', dtype=torch.float32, fused=None, read_every=1)
+    Arithmetic(device_type='cpu', dtype=torch.float32, fused=None, read_every=1, save_every=0.0)
     """
     if device_type != "cuda":
         return Arithmetic(device_type, torch.float32, fused=None, read_every=1)

@@ -26,19 +26,14 @@ class WeightAverage:
         # A tensor where the weights are, so that a recorded step reads what it has become.
         self._share = torch.zeros((), device=next(iter(self.state.values())).device)
 
-    def update(self, network: nn.Module) -> None:
-        """Take one step's weights in."""
-        self.advance()
-        self.take_in(network)
-
     def advance(self) -> None:
-        """Count a step: the first half of `update`, which a recorded step does not contain (`steps.py`)."""
+        """Count a step and find the share of the next weights; outside of a recorded step (`steps.py`)."""
         self.steps += 1
         self._share.fill_(1 - min(self.decay, (1 + self.steps) / (_WARM_UP + self.steps)))
 
     @torch.no_grad()
     def take_in(self, network: nn.Module) -> None:
-        """Move towards the network's present weights: the second half of `update`."""
+        """Move towards the network's present weights."""
         now = network.state_dict()
         moving = [name for name, value in now.items() if value.is_floating_point()]
         averages = [self.state[name] for name in moving]

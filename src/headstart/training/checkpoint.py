@@ -51,12 +51,18 @@ def save_checkpoint(
         save_file(copies, temporary, metadata={"format": _FORMAT, "progress": json.dumps(progress)})
 
 
-def epochs_done(path: Path) -> int:
-    """How many epochs a resume file holds; none where there is no file, or none that can be read."""
+def epochs_done(path: Path, *, usable: bool = True) -> int:
+    """How many epochs a resume file holds; none where there is no file, or none that is whole.
+
+    Args:
+        path: of the file.
+        usable: count only what `load_checkpoint` would take up, not what another version of headstart wrote.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        return int(json.loads(metadata["progress"])["epoch"]) if metadata.get("format") == _FORMAT else 0
+        is_read = not usable or metadata.get("format") == _FORMAT
+        return int(json.loads(metadata["progress"])["epoch"]) if is_read else 0
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError):
         return 0
 

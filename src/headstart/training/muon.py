@@ -128,22 +128,22 @@ def _adam_step(parameters: list[torch.Tensor], states: list[dict[str, Any]], gro
     steps, means, squares = ([state[name] for state in states] for name in ("steps", "mean", "square"))
     (first, second), rate = _BETAS, group["lr"]
     torch._foreach_add_(steps, 1.0)
-    done = steps[0]  # all parameters of a group move in every step
     torch._foreach_mul_(parameters, _one_number(1 - rate * group["weight_decay"], parameters))
     torch._foreach_lerp_(means, gradients, 1 - first)
     torch._foreach_mul_(squares, second)
     torch._foreach_addcmul_(squares, gradients, gradients, 1 - second)
-    scales = torch._foreach_div(squares, _correction(second, done))
+    scales = torch._foreach_div(squares, _corrections(second, steps))
     torch._foreach_sqrt_(scales)
     torch._foreach_add_(scales, _ADAM_SMALL)
     moves = torch._foreach_div(means, scales)
-    torch._foreach_mul_(moves, rate / _correction(first, done))
+    torch._foreach_div_(moves, _corrections(first, steps))
+    torch._foreach_mul_(moves, _one_number(rate, parameters))
     torch._foreach_sub_(parameters, moves)
 
 
-def _correction(beta: float, steps: torch.Tensor) -> torch.Tensor:
-    """`1 - beta ** steps`, without the cancellation that this has in float32."""
-    return -torch.expm1(steps * math.log(beta))
+def _corrections(beta: float, steps: list[torch.Tensor]) -> list[torch.Tensor]:
+    """`1 - beta ** steps` of each, without the cancellation that this has in float32."""
+    return list(torch._foreach_neg(torch._foreach_expm1(torch._foreach_mul(steps, math.log(beta)))))
 
 
 def _one_number(value: Any, like: list[torch.Tensor]) -> torch.Tensor:

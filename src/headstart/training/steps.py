@@ -7,6 +7,7 @@ memory, asked for at once.
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -110,23 +111,16 @@ class RecordedStep(Step):
 
     warm_up = _WRITTEN_STEPS + 1
 
-    def __init__(
-        self,
-        network: nn.Module,
-        criterion: Criterion,
-        optimizer: torch.optim.Optimizer,
-        arithmetic: Arithmetic,
-        average: WeightAverage | None,
-    ) -> None:
-        super().__init__(network, criterion, optimizer, arithmetic, average)
-        self._device = next(network.parameters()).device
+    def __init__(self, *of_a_step: Any) -> None:
+        super().__init__(*of_a_step)
+        self._device = next(self._network.parameters()).device
         self._beside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         self._written, self._largest = 0, 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._can_be_recorded = True
         self._inputs, self._positions = torch.empty(0), torch.empty(0)
         self._loss, self._hits = torch.empty(0), torch.empty(0)
-        for group in optimizer.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = torch.tensor(group["initial_lr"], dtype=torch.float32, device=self._device)
 
     def set_rates(self, factor: float) -> None:
@@ -139,28 +133,27 @@ class RecordedStep(Step):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self._average is not None:
             self._average.advance()
+        assert mixture is None  # see `make_step`
         # The largest is the usual one: an epoch's last batch may be smaller.
         self._largest = max(self._largest, len(inputs))
-        is_usual = mixture is None and len(inputs) == self._largest
+        is_usual = len(inputs) == self._largest
         with torch.cuda.device(self._device):
             if self._can_be_recorded and self._graph is None and self._written >= _WRITTEN_STEPS and is_usual:
                 self._record(inputs, positions)
-            if self._graph is None or mixture is not None or inputs.shape != self._inputs.shape:
+            if self._graph is None or inputs.shape != self._inputs.shape:
                 self._written += 1
-                return self._apart(inputs, positions, mixture)
+                return self._apart(inputs, positions)
             self._inputs.copy_(inputs)
             self._positions.copy_(positions)
             self._graph.replay()
             return self._loss.clone(), self._hits.clone()
 
-    def _apart(
-        self, inputs: torch.Tensor, positions: torch.Tensor, mixture: Mixture | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _apart(self, inputs: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As written, in a stream of its own: what autograd makes there may be recorded later."""
         now = torch.cuda.current_stream()
         self._beside.wait_stream(now)
         with torch.cuda.stream(self._beside):
-            result = self._computed(inputs, positions, mixture)
+            result = self._computed(inputs, positions)
         now.wait_stream(self._beside)
         return result
 
