@@ -34,6 +34,8 @@ _LARGEST_CLASS, _SHRINKING = 700, 0.75  # imbalanced: every class has three quar
 _FOG = (0.25, 150.0)  # contrast and brightness
 _SINGLE_PLACES, _PAIR_PLACES = 3, 2
 
+PARTS = ("tune", "report")
+
 CANVAS = {
     "cifar": 32,
     "gray": 32,
@@ -244,7 +246,7 @@ def _case(kind: str, number: int, where: Where, evidence: str, faults: tuple[Fau
     names = "+".join(fault.name for fault in faults) or "healthy"
     data, backbone, style, *rest = where
     name = f"{names}/{data}/{'-'.join([backbone, *rest])}/{style}/{evidence}"
-    return Case(name, kind, ("tune", "report")[number % 2], _place(where), evidence, faults)
+    return Case(name, kind, PARTS[number % 2], _place(where), evidence, faults)
 
 
 def _healthy() -> Iterator[Case]:

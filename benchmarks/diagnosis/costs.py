@@ -2,20 +2,22 @@
 
     python benchmarks/diagnosis/costs.py
 
-Reads benchmarks/results/diagnosis_{tune,report,all}.json, both halves: nothing is chosen by these numbers. For every fault with a
-cost of its own: the points that a linear probe loses when it alone is made in a correct pipeline, in how many pipelines (data set
-and network) that was measured, the median, the least and the most with where it was. Between `<!-- costs -->` and `<!-- end -->`.
+run.py ends with that, too. Reads benchmarks/results/diagnosis_{tune,report}.json, both halves: nothing is chosen by these
+numbers. For every fault with a cost of its own: the points that a linear probe loses when it alone is made in a correct pipeline,
+in how many pipelines (data set and network) that was measured, the median, the least and the most with where it was. Between
+`<!-- costs -->` and `<!-- end -->`.
 """
 
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from faults import FAULTS
-from table import RESULTS, ROOT, rows_of
+from rows import DOCS, Files, Row, files_of, measured_files, rows_of
 
-from headstart.files import read_json
+from headstart.files import write_text
 
 _OPENED, _CLOSED = "<!-- costs -->\n", "<!-- end -->"
 
@@ -124,20 +126,26 @@ _NETWORKS = {
 
 
 def main() -> None:
-    """Write both pages."""
-    rows = rows_of({path: read_json(path) for path in RESULTS if path.exists()})
-    costs = costs_of(rows)
+    """Print the table in both languages, and write both pages."""
+    files = files_of(measured_files())
     for words in (ENGLISH, SPANISH):
-        page = ROOT / "docs" / words.page
+        print(table(costs_of(rows_of(files)), words))
+    write_costs(files)
+
+
+def write_costs(files: Files, docs: Path = DOCS) -> None:
+    """Put the table into both pages."""
+    costs = costs_of(rows_of(files))
+    for words in (ENGLISH, SPANISH):
+        page = docs / words.page
         before, opened, rest = page.read_text(encoding="utf-8").partition(_OPENED)
         _, closed, after = rest.partition(_CLOSED)
         if not opened or not closed:
             raise SystemExit(f"{page} has no place for the table: {_OPENED.strip()} and {_CLOSED}, each on a line.")
-        page.write_text(before + opened + table(costs, words) + "\n" + closed + after, encoding="utf-8")
-        print(table(costs, words))
+        write_text(page, before + opened + table(costs, words) + "\n" + closed + after)
 
 
-def costs_of(rows: list[dict[str, Any]]) -> Costs:
+def costs_of(rows: list[Row]) -> Costs:
     """For each fault and pipeline (data set, backbone) the points that it costs alone, on networks as published."""
     causes = {fault.name: str(fault.cause) for fault in FAULTS}
     costs: Costs = defaultdict(dict)

@@ -2,10 +2,11 @@
 
     python benchmarks/diagnosis/figures.py [--diagnosis FILE] [--results FILE ...]
 
-`--diagnosis` is the `diagnosis.json` of the classroom case (benchmarks/results/diagnosis_classroom.json unless another is named):
-its waterfall, as the report draws it. `--results` are the rows that benchmarks/diagnosis/costs.py writes its table from: what each
-mistake costs, every pipeline with its interval. Into docs/figures/, and between `<!-- classroom-figure -->` or
-`<!-- costs-figure -->` and `<!-- end -->` of both pages. The same numbers give the same files, byte for byte.
+run.py ends with that, too. `--diagnosis` is the `diagnosis.json` of the classroom case (benchmarks/results/diagnosis_classroom.json
+unless another is named): its waterfall, as the report draws it. `--results` are the rows that benchmarks/diagnosis/costs.py writes
+its table from: what each mistake costs, every pipeline with its interval. Into docs/figures/, and between
+`<!-- classroom-figure -->` or `<!-- costs-figure -->` and `<!-- end -->` of both pages. The same numbers give the same files, byte
+for byte.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import costs
 from faults import FAULTS
-from table import RESULTS, ROOT, rows_of
+from rows import DOCS, RESULTS, Files, files_of, measured_files, rows_of
 
 from headstart.files import read_json, write_text
 from headstart.report.document import Figure
@@ -25,8 +26,7 @@ from headstart.report.figures.marks import Key, draw_legend, legend_lines, names
 from headstart.report.language import Texts
 from headstart.report.sections.diagnosis import waterfall_section
 
-FIGURES = ROOT / "docs" / "figures"
-_CLASSROOM = ROOT / "benchmarks" / "results" / "diagnosis_classroom.json"
+CLASSROOM = RESULTS / "diagnosis_classroom.json"
 _CLOSED = "<!-- end -->"
 _ROW, _SPREAD = 34.0, 0.66  # points; share of a row that its pipelines lie in
 _BARS = 330.0  # points for the marks, beside the names
@@ -85,21 +85,28 @@ LANGUAGES = (
 def main() -> None:
     """Draw both figures in both languages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--diagnosis", type=Path, default=_CLASSROOM)
-    parser.add_argument("--results", type=Path, nargs="+", default=[path for path in RESULTS if path.exists()])
+    parser.add_argument("--diagnosis", type=Path, default=CLASSROOM)
+    parser.add_argument("--results", type=Path, nargs="+", default=measured_files())
     arguments = parser.parse_args()
-    record = read_json(arguments.diagnosis)
-    found = costs.costs_of(rows_of({path: read_json(path) for path in arguments.results}))
+    write_figures(files_of(arguments.results), diagnosis=arguments.diagnosis)
+
+
+def write_figures(files: Files, docs: Path = DOCS, diagnosis: Path = CLASSROOM) -> None:
+    """Draw both figures in both languages, and put them into both pages."""
+    record = read_json(diagnosis)
+    found = costs.costs_of(rows_of(files))
+    if not found:
+        raise SystemExit(f"No case with a mistake in {', '.join(map(str, files)) or RESULTS}: nothing to draw.")
     for words in LANGUAGES:
         texts = Texts(words.language)
         classroom = next((block for block in waterfall_section(record, texts) if isinstance(block, Figure)), None)
         if classroom is None:
-            raise SystemExit(f"{arguments.diagnosis} has no waterfall: nothing was repaired in it.")
+            raise SystemExit(f"{diagnosis} has no waterfall: nothing was repaired in it.")
         costly = Figure("costs", costs_figure(found, words, texts), words.caption, words.alt)
-        page = ROOT / "docs" / words.costs.page
+        page = docs / words.costs.page
         content = page.read_text(encoding="utf-8")
         for name, figure in (("classroom", classroom), ("costs", costly)):
-            path = FIGURES / f"diagnosis-{name}{words.suffix}.svg"
+            path = docs / "figures" / f"diagnosis-{name}{words.suffix}.svg"
             write_text(path, _alone(figure.svg) + "\n")
             content = _placed(content, name, f"![{figure.alt}](figures/{path.name})\n\n*{figure.caption}*", page)
         write_text(page, content)

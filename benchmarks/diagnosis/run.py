@@ -1,13 +1,14 @@
 """How well `headstart.diagnose` finds what was planted: every case of cases.py.
 
     python benchmarks/diagnosis/run.py --cifar10 DIR --tiny-imagenet DIR --weights DIR [--part tune|report|all]
-        [--only TEXT] [--out FILE] [--limit-cases N] [--jobs N] [--retry] [--changed] [--list]
+        [--only TEXT] [--out DIR] [--limit-cases N] [--jobs N] [--retry] [--changed] [--list]
 
 DIR of CIFAR-10 has train/<class>/ (or <class>/), that of Tiny ImageNet <class>/ folders, that of weights
-mobilenetv2_100.safetensors and mobilenetv2_035.safetensors. Results are written after each case, to
-benchmarks/results/diagnosis_<part>.json unless --out says otherwise; a case that is there is not run again. A case that fails
-is kept with its error, counted as nothing found, and run again by `--retry`; `--changed` runs those again that were run with
-other code of headstart's. The table of docs/diagnosis.md is written from the results by benchmarks/diagnosis/table.py.
+mobilenetv2_100.safetensors and mobilenetv2_035.safetensors. Results are written after each case, into the file of its part:
+diagnosis_tune.json or diagnosis_report.json in benchmarks/results/, or in the folder that --out names; a case that is there is
+not run again. A case that fails is kept with its error, counted as nothing found, and run again by `--retry`; `--changed` runs
+those again that were run with other code of headstart's. At the end the tables and figures of docs/ are written from all results,
+as table.py, costs.py and figures.py do by themselves; with --out, which is for trials, the docs stay as they are.
 
 With `--jobs 2` two cases run at a time, each on its share of the machine's cores; a file that another process is writing is
 refused.
@@ -28,6 +29,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
@@ -35,8 +37,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import Case, Folders, MissingWeightsError, all_cases, correct_setup, planted
+from cases import PARTS, Case, Folders, MissingWeightsError, all_cases, correct_setup, planted
+from costs import write_costs
 from faults import IN_PIPELINE, Place, drawn_anew
+from figures import write_figures
 from filelock import FileLock, Timeout
 from measuring import (
     Correct,
@@ -54,7 +58,9 @@ from measuring import (
     shares_of,
     training_curve,
 )
+from rows import DOCS, RESULTS, Row, files_of, measured_files, part_file
 from setups import Pixels, Setup, own_copy, written_out
+from table import write_tables
 from torch import nn
 
 import headstart
@@ -62,10 +68,8 @@ from headstart.analysis.statistics import paired_difference
 from headstart.environment import describe_environment
 from headstart.files import read_json, sha256_of_text, write_json
 
-RESULTS = Path(__file__).parent.parent / "results"
 FOUND = ("proved", "suspected")
 _OF_PIXELS = frozenset({1, 2, 3, 4, 5, 7})  # causes that another preprocessing repairs
-Row = dict[str, Any]
 _DECIDING = (
     "analysis",
     "data",
@@ -76,14 +80,16 @@ _DECIDING = (
 
 
 def main() -> None:
-    """Run the cases that were asked for and have not been run."""
+    """Run the cases that were asked for and have not been run, then write down in docs/ what is known."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar10", type=Path, required=True)
     parser.add_argument("--tiny-imagenet", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--part", choices=("tune", "report", "all"), default="all")
+    parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--only", help="cases whose name contains this")
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/diagnosis_<part>.json")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the results, instead of benchmarks/results; docs/ stays as it is"
+    )
     parser.add_argument("--limit-cases", type=int, help="stop after so many")
     parser.add_argument("--jobs", type=int, default=1, help="cases that run at a time")
     parser.add_argument("--retry", action="store_true", help="run cases again that failed")
@@ -94,35 +100,71 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.jobs < 1:
         parser.error("--jobs must be at least 1.")
+    if arguments.out is not None and (arguments.out.suffix == ".json" or arguments.out.is_file()):
+        parser.error(f"--out is a folder, in which every part has its file, not {arguments.out}.")
     folders = Folders(arguments.cifar10, arguments.tiny_imagenet, arguments.weights)
     chosen = [case for case in all_cases() if arguments.part in (case.part, "all")]
     chosen = [case for case in chosen if arguments.only is None or arguments.only in case.name]
     if arguments.list:
         print("\n".join(f"{case.kind} {case.part} {case.name}" for case in chosen))
         return
-    out = arguments.out or RESULTS / f"diagnosis_{arguments.part}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    lock = Path(tempfile.gettempdir()) / f"headstart-{sha256_of_text(str(out.resolve()))[:16]}.lock"
+    folder = arguments.out or RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {part: part_file(part, folder) for part in PARTS if arguments.part in (part, "all")}
+    with ExitStack() as alone:
+        for path in files.values():
+            alone.enter_context(_no_other_writing(path))
+        code = code_version()
+        results = {part: read_json(path) if path.exists() else {"cases": {}} for part, path in files.items()}
+        done = {
+            name
+            for some in results.values()
+            for name, row in some["cases"].items()
+            if not (arguments.retry and "error" in row) and not (arguments.changed and row.get("code") != code)
+        }
+        waiting = [case for case in chosen if case.name not in done][: arguments.limit_cases]
+        for number, (case, row) in enumerate(_rows(waiting, folders, arguments.jobs), start=1):
+            print(f"[{number}/{len(waiting)}] {case.name}: {_said(row)} ({row['case_seconds']} s)", flush=True)
+            if "left" not in row:
+                of_part = results[case.part]
+                of_part["cases"][case.name] = {**row, "code": code}
+                of_part["environment"] = describe_environment(torch.device("cpu"))
+                of_part["jobs"] = arguments.jobs
+                of_part["date"] = datetime.date.today().isoformat()
+                write_json(files[case.part], of_part)
+    if arguments.out is None:
+        write_docs()
+
+
+@contextmanager
+def _no_other_writing(path: Path) -> Iterator[None]:
+    """Keep a file of results to this process; one that another is writing is refused."""
+    lock = FileLock(Path(tempfile.gettempdir()) / f"headstart-{sha256_of_text(str(path.resolve()))[:16]}.lock")
     try:
-        with FileLock(lock).acquire(timeout=0):
-            code = code_version()
-            results = read_json(out) if out.exists() else {"cases": {}}
-            done = {
-                name
-                for name, row in results["cases"].items()
-                if not (arguments.retry and "error" in row) and not (arguments.changed and row.get("code") != code)
-            }
-            waiting = [case for case in chosen if case.name not in done][: arguments.limit_cases]
-            for number, (case, row) in enumerate(_rows(waiting, folders, arguments.jobs), start=1):
-                print(f"[{number}/{len(waiting)}] {case.name}: {_said(row)} ({row['case_seconds']} s)", flush=True)
-                if "left" not in row:
-                    results["cases"][case.name] = {**row, "code": code}
-                    results["environment"] = describe_environment(torch.device("cpu"))
-                    results["jobs"] = arguments.jobs
-                    results["date"] = datetime.date.today().isoformat()
-                    write_json(out, results)
+        lock.acquire(timeout=0)
     except Timeout as error:
-        raise SystemExit(f"Another process is writing {out}. Wait for it, or give this one another --out.") from error
+        raise SystemExit(f"Another process is writing {path}. Wait for it, or give this one another --out.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_docs(folder: Path = RESULTS, docs: Path = DOCS) -> None:
+    """Write what both parts gave into docs/: the tables, what each mistake costs, and the figures.
+
+    Args:
+        folder: of the results. Where one part has none yet, nothing is written: the pages show both.
+        docs: folder of the pages.
+    """
+    files = files_of(measured_files(folder))
+    if missing := [part for part in PARTS if part_file(part, folder) not in files]:
+        print(f"{docs} stays as it is: nothing of the part {' and '.join(missing)} has been measured.")
+        return
+    write_tables(files, docs)
+    write_costs(files, docs)
+    write_figures(files, docs)
+    print(f"The tables and figures in {docs} are those of {', '.join(map(str, files))}.")
 
 
 def _rows(cases: list[Case], folders: Folders, jobs: int) -> Iterator[tuple[Case, Row]]:

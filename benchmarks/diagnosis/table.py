@@ -4,8 +4,8 @@
 
 `--part tune` prints what thresholds may be chosen by, the list of misses and false alarms included; look at nothing else
 meanwhile. `--part report` prints the same of the other half, and puts it between the markers `<!-- diagnosis-bench -->` and
-`<!-- end -->` of docs/diagnosis.md, the tuned half beside it where it was run. `all` prints both as one. Without --results
-every benchmarks/results/diagnosis_{tune,report,all}.json that is there is read.
+`<!-- end -->` of docs/diagnosis.md, the tuned half beside it where it was run: run.py ends with that, too. `all` prints both as
+one. Without --results both parts' files in benchmarks/results/ are read, as far as they are there.
 
 Proportions have Wilson's intervals; means and the recovered share have bootstrap intervals over recipes.
 
@@ -24,22 +24,19 @@ from typing import Any
 
 import numpy as np
 from cases import all_cases
+from rows import DOCS, Files, Row, files_of, measured_files, rows_of
 
 from headstart.analysis.diagnosis import CATALOGUE, LEAST_POINTS
 from headstart.analysis.statistics import Estimate, mean_estimate, wilson
-from headstart.files import read_json
+from headstart.files import write_text
 from headstart.randomness import generator
 
-ROOT = Path(__file__).parent.parent.parent
-PAGE = ROOT / "docs" / "diagnosis.md"
-RESULTS = tuple(ROOT / "benchmarks" / "results" / f"diagnosis_{part}.json" for part in ("tune", "report", "all"))
 OPENED, CLOSED = "<!-- diagnosis-bench -->\n", "<!-- end -->"
 WORTH_RECOVERING = 3.0
 """Points: below it, the share that was recovered is mostly the noise of the test images."""
 
 _RECOVERED = 0.9
 _RESAMPLES = 2000
-Row = dict[str, Any]
 Cell = tuple[str, str]  # the result, and of how many
 
 
@@ -55,54 +52,48 @@ class Line:
 def main() -> None:
     """Print the tables of a part, and write those of `report` into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, nargs="+", default=[path for path in RESULTS if path.exists()])
+    parser.add_argument("--results", type=Path, nargs="+", default=measured_files())
     parser.add_argument("--part", choices=("report", "tune", "all"), default="report")
     arguments = parser.parse_args()
-    files = {path: read_json(path) for path in arguments.results}
+    files = files_of(arguments.results)
+    print(tables(files, arguments.part))
+    if arguments.part == "report":
+        write_tables(files)
+
+
+def write_tables(files: Files, docs: Path = DOCS) -> None:
+    """Put the tables of the part `report` into the page docs/diagnosis.md."""
+    page = docs / "diagnosis.md"
+    before, opened, rest = page.read_text(encoding="utf-8").partition(OPENED)
+    _, closed, after = rest.partition(CLOSED)
+    if not opened or not closed:
+        raise SystemExit(f"{page} has no place for the table: {OPENED.strip()} and {CLOSED.strip()}, each on a line.")
+    write_text(page, before + opened + tables(files, "report") + "\n" + closed + after)
+
+
+def tables(files: Files, part: str) -> str:
+    """All tables of a part; those of `report` have the tuned half beside it where it was run."""
     rows = rows_of(files)
-    chosen = [row for row in rows if arguments.part in (row["part"], "all")]
+    chosen = [row for row in rows if part in (row["part"], "all")]
     if not chosen:
-        raise SystemExit(
-            f"No case of the part {arguments.part} in {', '.join(map(str, files)) or 'benchmarks/results'}."
-        )
-    parts = {arguments.part: chosen}
+        raise SystemExit(f"No case of the part {part} in {', '.join(map(str, files)) or 'benchmarks/results'}.")
+    parts = {part: chosen}
     tuned = [row for row in rows if row["part"] == "tune"]
-    if arguments.part == "report" and tuned:
+    if part == "report" and tuned:
         parts["tune"] = tuned
-    text = "\n\n".join(
+    return "\n\n".join(
         [
             "### Networks that headstart knows",
             summary({part: _known(some, True) for part, some in parts.items()}),
             "### Networks that it does not know",
             summary({part: _known(some, False) for part, some in parts.items()}),
-            f"### By cause ({arguments.part})",
+            f"### By cause ({part})",
             by_cause(chosen),
-            f"### Every miss and false alarm ({arguments.part})",
+            f"### Every miss and false alarm ({part})",
             mistakes(chosen),
             machine(list(files.values()), parts),
         ]
     )
-    print(text)
-    if arguments.part != "report" or not PAGE.exists():
-        return
-    page = PAGE.read_text(encoding="utf-8")
-    before, opened, rest = page.partition(OPENED)
-    _, closed, after = rest.partition(CLOSED)
-    if not opened or not closed:
-        raise SystemExit(f"{PAGE} has no place for the table: {OPENED.strip()} and {CLOSED.strip()}, each on a line.")
-    PAGE.write_text(before + opened + text + "\n" + closed + after, encoding="utf-8")
-
-
-def rows_of(files: dict[Path, dict[str, Any]]) -> list[Row]:
-    """The rows of all files with their names; a case that two files have is refused."""
-    rows: dict[str, Row] = {}
-    origin: dict[str, Path] = {}
-    for path, results in files.items():
-        for name, row in results["cases"].items():
-            if name in rows:
-                raise SystemExit(f"{name} is in {origin[name]} and in {path}: name one of the two with --results.")
-            rows[name], origin[name] = {**row, "name": name}, path
-    return list(rows.values())
 
 
 def summary(parts: dict[str, list[Row]]) -> str:

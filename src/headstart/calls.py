@@ -27,9 +27,14 @@ def written_call(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
             continue
         if number == 0:
             written.append(_written(given[name]))
-        elif _plain(given[name]) != _plain(parameter.default):
+        elif _differs(given[name], parameter.default):
             written.append(f"{name}={_written(given[name])}")
     return f"headstart.{function.__name__}({', '.join(written)})"
+
+
+def _differs(value: Any, default: Any) -> bool:
+    """Whether an argument is not its default; arrays and modules, which nothing equals plainly, have `None` for theirs."""
+    return value is not None if default is None else bool(_plain(value) != _plain(default))
 
 
 def _plain(value: Any) -> Any:
@@ -46,6 +51,8 @@ def _written(value: Any) -> str:
         return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, tuple):
         return f"({', '.join(map(_written, value))}{',' if len(value) == 1 else ''})"
+    if isinstance(value, dict):  # a training's history is long
+        return "<dict>"
     if is_dataclass(value) and not isinstance(value, type):
         settings = [
             f"{field.name}={_written(getattr(value, field.name))}"
@@ -53,4 +60,8 @@ def _written(value: Any) -> str:
             if field.default is MISSING or getattr(value, field.name) != field.default
         ]
         return f"headstart.{type(value).__name__}({', '.join(settings)})"
-    return repr(value)
+    if value is None or isinstance(value, str | bool | int | float):
+        return repr(value)
+    return getattr(
+        value, "__name__", f"<{type(value).__name__}>"
+    )  # what nobody can write down: by its name, or its kind

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from headstart.calls import written_call
 from headstart.data.fingerprint import image_hashes, set_fingerprint
 from headstart.data.splits import make_split
 from headstart.diagnosis.look_history import read_history
@@ -73,6 +74,12 @@ class Diagnosis:
         """The repaired recipe, where there is one; `headstart.compare(data, recipes=[...])` takes it."""
         settings = self.record["repaired_recipe"]
         return None if settings is None else recipe_from_json(settings)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict and the causes that were found."""
+        from headstart.report.diagnosis import render_diagnosis_summary
+
+        return render_diagnosis_summary(self.record, self.record["language"])
 
     def __str__(self) -> str:
         return self.verdict
@@ -145,6 +152,7 @@ def diagnose(
     Raises:
         HeadstartError: model, data or weights cannot be used; the message says what to do.
     """
+    shown = command or written_call(diagnose, dict(locals()))
     require_working_packages()
     if preset != "classroom":
         raise UsageError(f"The preset to diagnose is classroom, not {preset!r}. Other recipes are named with --recipe.")
@@ -174,7 +182,6 @@ def diagnose(
         "augment": augment,
         "serve": serve,
     }
-    shown = command or "headstart.diagnose(...)"
     if isinstance(model, str | Path) and is_script(str(model)):
         built = load_build(str(model))
         if twice := [name for name in built if name not in ("model", "batch") and given[name] is not None]:
@@ -225,7 +232,7 @@ def _diagnose_kept(given: dict[str, Any], request: DiagnosisRequest, observer: O
         Path(predictions).name if named else "predictions",
         Evidence(history=read_history(history), predictions=read_predictions(predictions), loss=given["loss"]),
     )
-    return diagnose_own(kept, images, split, observer=observer, runs=request.runs, name=request.name, command=command)
+    return diagnose_own(kept, images, split, request, observer, command)
 
 
 def _refuse_evidence(given: dict[str, Any]) -> None:
@@ -279,16 +286,7 @@ def _diagnose_module(
             serve=batched(given["serve"], example, "serve") if given["serve"] is not None else None,
         ),
     )
-    return diagnose_own(
-        subject,
-        images,
-        split,
-        observer=observer,
-        runs=request.runs,
-        name=request.name,
-        command=command,
-        weights_dir=request.weights_dir,
-    )
+    return diagnose_own(subject, images, split, request, observer, command)
 
 
 def _data(

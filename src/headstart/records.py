@@ -12,7 +12,10 @@ import numpy.typing as npt
 from headstart.files import canonical_json, sha256_of_text
 
 RESULTS_SCHEMA_VERSION = 1
-"""Version of `results.json` and of a trial's `result.json`; part of every trial's identity."""
+"""Version of `results.json` and of a trial's `result.json`."""
+
+_TRIAL_VERSION = 2
+"""Raised where what a trial keeps changes, so that none of before is taken for one of now: 2 judges a part of train."""
 
 Kind = Literal["scratch", "probe", "finetune", "majority", "random-features"]
 Augmentation = Literal["none", "shift", "shift-flip", "shift-alternate", "crop", "crop-flip"]
@@ -286,7 +289,7 @@ class TrialResult:
         test_indices, test_labels, test_logits: `(n,) int64`, `(n,) int64`, `(n, C) float32`, in the same order for every trial
             of a study.
         val_labels, val_logits: likewise.
-        train_labels, train_correct: `(n,) int64`, `(n,) bool`: evaluation mode, no augmentation.
+        train_correct: `(n,) bool`, of the part of train that is judged (`study/trial.py`): evaluation mode, no augmentation.
         history: learning curve; empty where nothing is trained by epochs.
         best_epoch: the epoch whose weights were kept; 0 where there is none.
         stopped_early: whether early stopping ended it.
@@ -303,7 +306,6 @@ class TrialResult:
     test_logits: Logits
     val_labels: Labels
     val_logits: Logits
-    train_labels: Labels
     train_correct: Booleans
     history: tuple[EpochRecord, ...] = ()
     best_epoch: int = 0
@@ -340,7 +342,7 @@ def trial_identity(recipe: Recipe, data_fingerprint: str, split: Split, seed: in
     return sha256_of_text(
         canonical_json(
             {
-                "schema_version": RESULTS_SCHEMA_VERSION,
+                "trial_version": _TRIAL_VERSION,
                 "recipe": settings,
                 "data": data_fingerprint,
                 "split": [part.tolist() for part in (split.train, split.val, split.test)],

@@ -44,7 +44,7 @@ def examined(
     )
     unused: Any = None
     factors = tuple(sorted(proved | left_in))
-    remade = Remade(unused, unused, factors, {}, Repairs(Preprocessing(32), standardised))
+    remade = Remade(unused, unused, factors, {}, np.arange(0), Repairs(Preprocessing(32), standardised))
     return Examination(findings, remade, None, 0.0, 0.0)
 
 

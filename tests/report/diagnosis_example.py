@@ -68,6 +68,7 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "loss-diverged": {},
     "repaired-diverged": {},
     "training-calm": {},
+    "not-below-probe": {"accuracy": 0.871, "probe": 0.865},
     "no-history": {},
     "not-in-optimizer": {"parameters": 156, "total": 158},
     "head-not-in-optimizer": {"parameters": 2, "total": 158, "head": 0.104, "probe": 0.861},
@@ -90,10 +91,12 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "permutation-or-untrained": {"accuracy": 0.08, "permuted": 0.31},
     "permutation-by-chance": {"accuracy": 0.41, "permuted": 0.38},
     "labels-in-order": {},
+    "evaluations-disagree": {"accuracy": 0.104, "own": 0.861},
+    "far-below-curve": {"accuracy": 0.104, "val": 0.853},
     "no-predictions": {},
     "duplicates-across": {"count": 325, "share": 0.0325},
     "duplicates-flatter": {"count": 325, "share": 0.0325, "accuracy": 0.871, "without": 0.862},
-    "no-duplicates": {},
+    "no-duplicates": {"count": 3, "share": 0.0003},
     "three-way-split": {},
     "no-split": {},
     "knows-test-images": {"count": 12},
@@ -106,12 +109,14 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "augmentation-not-used": {"augmentation": "shift-flip"},
     "no-training-path": {},
     "no-better-than-random": {"probe": 0.41, "random": 0.405},
+    "features-at-chance": {"probe": 0.101, "random": 0.098},
     "too-few-images": {"images": 60},
     "better-than-random": {"probe": 0.865, "random": 0.413},
     "images-are-easy": {"probe": 0.983, "random": 0.964},
     "scratch-better": {"probe": 0.61, "scratch": 0.72},
     "head-below-probe": {"head": 0.286, "probe": 0.326},
     "head-at-probe": {"head": 0.861, "probe": 0.8615},
+    "head-unclear": {"head": 0.81, "probe": 0.84},
     "no-head": {},
     "convex-head": {},
     "may-know-test": {},
@@ -166,7 +171,7 @@ REPAIRS: dict[str, dict[str, Any]] = {
 CONTROLS = ("random-features", "convex-head", "scratch")
 
 CONTROL_SAYS = (
-    *("better-than-random", "no-better-than-random", "head-below-probe", "head-at-probe"),
+    *("better-than-random", "no-better-than-random", "head-below-probe", "head-at-probe", "head-unclear"),
     *("scratch-better", "scratch-worse", "scratch-alike", "training-diverged"),
 )
 """What a control can say."""
@@ -214,6 +219,17 @@ def classroom_diagnosis() -> dict[str, Any]:
             "preprocessing": {"input_size": 32, "low": 0.0, "high": 1.0, "channel_order": "RGB"},
         },
         "recipe": {"name": "classroom-mobilenetv2_100", "kind": "probe", "input_size": 32, "learning_rate": 0.001},
+        "study": {
+            "limit": None,
+            "split_seed": 0,
+            "val_fraction": 0.1,
+            "test_fraction": 0.2,
+            "keep_duplicates": False,
+            "weights_dir": None,
+            "trial_seed": 0,
+            "trials": [_hash("failing"), _hash("repaired")],
+            "environment": {"headstart": "0.1.0", "torch": "2.14.1", "device": "cpu", "threads": 2},
+        },
         "data": {
             "name": "cifar10",
             "source": "cifar10",
@@ -240,7 +256,9 @@ def classroom_diagnosis() -> dict[str, Any]:
             *(_cause(number, "could-not-look", code) for number, code in _UNSEEN.items()),
             *(_cause(number, "cleared", code) for number, code in _CLEARED.items()),
         ],
-        "interactions": [{"causes": [3, 1], "points_with": 0.4, "points_without": 11.2}],
+        "interactions": [
+            {"causes": [3, 1], "points_with": 0.4, "points_without": 11.2, "difference": _interval(-10.8, -12.4, -9.2)}
+        ],
         "experiment": {
             "labels": 2000,
             "images": 2000,
@@ -248,7 +266,12 @@ def classroom_diagnosis() -> dict[str, Any]:
             "design": "full-factorial",
             "factors": [1, 3, 21],
             "cells": [
-                {"faults": faults, "accuracy": _interval(mean, mean - 0.01, mean + 0.01), "seconds": 1.2}
+                {
+                    "faults": faults,
+                    "accuracy": _interval(mean, mean - 0.01, mean + 0.01),
+                    "seconds": 1.2,
+                    "settings": {"input_size": 32 if 1 in faults else 128, "weights": "own", "training_mode": False},
+                }
                 for faults, mean in (
                     ([1, 3, 21], 0.27),
                     ([1, 3], 0.29),
@@ -260,6 +283,7 @@ def classroom_diagnosis() -> dict[str, Any]:
                     ([], 0.844),
                 )
             ],
+            "sample_sha256": _hash("sample"),
         },
         "waterfall": [
             {"cause": 1, "points": 52.0},

@@ -117,7 +117,10 @@ def test_the_verdict_says_both_where_nobody_can_tell() -> None:
 def test_interactions_are_a_table_and_a_sentence() -> None:
     blocks = _section(build_diagnosis_document(classroom_diagnosis(), "en"), "interactions")
     table = next(block for block in blocks if isinstance(block, Table))
-    assert [plain_text(cell) for cell in table.rows[0]] == ["Wrong pixel range", "Input too small", "0.4", "11.2"]
+    assert [plain_text(cell).replace("\u00a0", " ") for cell in table.rows[0]] == [
+        *("Wrong pixel range", "Input too small", "0.4", "11.2", "−10.8 [−12.4, −9.2]")
+    ]
+    assert "certain" in table.caption
     assert plain_text(blocks[-1].text) == (
         "The first row in words: without repairing the input size, 0.4 points are lost to the pixel range; "
         "after that repair, 11.2 points."
@@ -158,7 +161,7 @@ def test_points_measured_outside_the_runs_are_named() -> None:
 def test_every_run_is_listed_and_folded_away() -> None:
     record = classroom_diagnosis()
     (details,) = [b for b in _section(build_diagnosis_document(record, "en"), "experiment") if isinstance(b, Details)]
-    (table,) = details.blocks
+    table, *_ = details.blocks
     assert isinstance(table, Table)
     assert len(table.rows) == len(record["experiment"]["cells"])
     assert plain_text(table.rows[0][0]) == "Input too small, Wrong pixel range, Head not trained far enough"
@@ -177,19 +180,36 @@ def test_the_repair_has_changes_recipe_command_and_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "options"),
+    ("changed", "options"),
     [
-        ("headstart diagnose cifar10 --lang es", ""),
-        ("headstart diagnose d --weights-dir 'my weights' --limit 500", " --weights-dir 'my weights' --limit 500"),
-        ("headstart diagnose d --limit=500 --split-seed 3 --runs elsewhere", " --limit=500 --split-seed 3"),
-        ("headstart diagnose d --keep-duplicates --name x", " --keep-duplicates"),
-        ("headstart.diagnose(...)", ""),
-        ("headstart diagnose it's", ""),
+        ({}, ""),
+        ({"weights_dir": "my weights", "limit": 500}, " --weights-dir 'my weights' --limit 500"),
+        ({"split_seed": 3, "val_fraction": 0.2}, " --split-seed 3 --val-fraction 0.2"),
+        ({"keep_duplicates": True}, " --keep-duplicates"),
     ],
 )
-def test_the_repaired_recipe_is_trained_on_the_images_that_were_diagnosed(command: str, options: str) -> None:
-    record = {**classroom_diagnosis(), "command": command}
+def test_the_repaired_recipe_is_trained_on_the_images_that_were_diagnosed(
+    changed: dict[str, Any], options: str
+) -> None:
+    record = classroom_diagnosis()
+    record["study"] |= changed
     assert compare_command(record, "repaired.toml") == f"headstart compare cifar10 --recipe repaired.toml{options}"
+
+
+def test_a_record_that_does_not_say_how_its_data_were_drawn_has_no_command() -> None:
+    record = classroom_diagnosis()
+    del record["study"]
+    assert compare_command(record, "repaired.toml") == ""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_run_of_the_proof_is_described(language: str) -> None:
+    record = classroom_diagnosis()
+    shown = render_html(build_diagnosis_document(record, language))
+    assert record["experiment"]["sample_sha256"] in shown
+    assert shown.count("&#34;training_mode&#34;: false") == len(record["experiment"]["cells"])
+    for fact in (*record["study"]["trials"], record["study"]["environment"]["torch"]):
+        assert fact in shown
 
 
 def test_data_without_a_name_have_no_command_to_train_on() -> None:

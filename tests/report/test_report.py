@@ -277,11 +277,11 @@ def test_what_could_not_run_says_what_to_do(document: Document) -> None:
 
 CUT = {
     "en": (
-        "the same, as predicted (first seed)",
+        "First seed's trial, as predicted",
         "cnn was shortened to fit the budget: 12 of its 20 epochs, width 16 instead of 32.",
     ),
     "es": (
-        "lo mismo, según lo previsto (primera semilla)",
+        "Ensayo de la primera semilla, según lo previsto",
         "cnn se acortó para caber en el tiempo disponible: 12 de sus 20 épocas; ancho 16 en lugar de 32.",
     ),
 }

@@ -147,7 +147,7 @@ def _comparable(runs: Path) -> Any:
         del loaded["study"][key]
     for entry in loaded["recipes"]:
         entry["cost"] = {key: entry["cost"][key] for key in ("parameters", "parameters_trained", "macs")}
-        del entry["planned"]["seconds"]
+        del entry["planned"]["seconds"], entry["planned"]["actual_seconds"]
         for curve in entry["history"]:
             for epoch in curve["epochs"]:
                 del epoch["seconds"]

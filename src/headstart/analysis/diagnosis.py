@@ -50,6 +50,8 @@ CATALOGUE: dict[int, str] = {
 }
 """Ways in which transfer learning fails, by number (docs/why-transfer-fails.md)."""
 
+NOT_LOADED, DOMAIN_GAP = 13, 20
+
 FULL_FACTORIAL = 5
 """Up to this many faults every subset is measured (32 cells); beyond it only those on a few orders of repair (chosen)."""
 
@@ -57,6 +59,7 @@ LEAST_POINTS = 1.0
 """Chosen: a share below one point is no reason to change a recipe."""
 
 _SAMPLED_ORDERS = 6  # and as many reversed: a fault's first and last places then come up equally often
+_PAIR = 2
 _NAMED_INTERACTION = 2.0  # points: chosen, twice what counts as a cause
 _SAME_FEATURES = 0.01  # chosen: of the features' length; float32 in another order stays below 1e-4
 _RANK: dict[Status, int] = {"proved": 0, "suspected": 1, "could-not-look": 2, "cleared": 3}
@@ -89,12 +92,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Interaction:
-    """What `cause` costs while `other` is there too, and once it is repaired, in points."""
+    """What `cause` costs while `other` is there too, and once it is repaired, in points; `difference` is the first minus the second."""
 
     cause: int
     other: int
     points_with: float
     points_without: float
+    difference: Estimate
 
 
 def repair_orders(factors: Sequence[int], seed: int = 0) -> list[tuple[int, ...]]:
@@ -112,8 +116,10 @@ def repair_orders(factors: Sequence[int], seed: int = 0) -> list[tuple[int, ...]
 
 
 def needed_cells(orders: Iterable[tuple[int, ...]]) -> list[Cell]:
-    """The subsets of faults still present that the orders pass through, the most faulty first."""
+    """The subsets of faults still present that the orders pass through, and each fault and pair alone; the most faulty first."""
+    orders = list(orders)
     cells = {frozenset(order[repaired:]) for order in orders for repaired in range(len(order) + 1)}
+    cells |= {frozenset(few) for size in (1, 2) for few in itertools.combinations(orders[0], size)}
     return sorted(cells, key=lambda cell: (-len(cell), sorted(cell)))
 
 
@@ -146,22 +152,31 @@ def shapley_shares(
     return dict(sorted(shares.items(), key=lambda item: -item[1].mean))
 
 
-def interactions(cells: Mapping[Cell, Booleans], factors: Sequence[int]) -> list[Interaction]:
-    """Pairs of faults of which one costs something else while the other is there; all further faults repaired."""
+def interactions(cells: Mapping[Cell, Booleans], factors: Sequence[int], confidence: float = 0.95) -> list[Interaction]:
+    """Pairs of faults of which one costs something else while the other is there; all further faults repaired.
+
+    Those whose difference is there for certain and counts; the one that changes most in proportion comes first.
+
+    Args:
+        cells: as for `shapley_shares`; every pair, every fault alone and none at all are among them.
+        factors: the faults.
+        confidence: of the intervals.
+    """
+    right = {cell: 100 * correct.astype(np.float64) for cell, correct in cells.items() if len(cell) <= _PAIR}
     found = []
-
-    def accuracy(*faults: int) -> float | None:
-        cell = cells.get(frozenset(faults))
-        return None if cell is None else 100 * float(cell.mean())
-
     for cause, other in itertools.permutations(factors, 2):
-        clean, one, second, both = accuracy(), accuracy(cause), accuracy(other), accuracy(cause, other)
-        if clean is None or one is None or second is None or both is None:
-            continue
+        clean, one, second, both = (right[frozenset(some)] for some in ((), (cause,), (other,), (cause, other)))
         with_other, alone = second - both, clean - one
-        if abs(with_other - alone) >= _NAMED_INTERACTION:
-            found.append(Interaction(cause, other, with_other, alone))
-    return found
+        difference = mean_estimate(with_other - alone, confidence=confidence)
+        certain = difference.low > 0 or difference.high < 0
+        if certain and abs(difference.mean) >= _NAMED_INTERACTION:
+            found.append(Interaction(cause, other, float(with_other.mean()), float(alone.mean()), difference))
+    return sorted(found, key=_change, reverse=True)
+
+
+def _change(pair: Interaction) -> float:
+    """How much the other fault changes what one costs, in proportion; 2 where it turns a loss into as large a gain."""
+    return abs(pair.difference.mean) / max(abs(pair.points_with), abs(pair.points_without))
 
 
 def alike(features: Mapping[Cell, Floats], factors: Sequence[int]) -> dict[int, tuple[int, ...]]:

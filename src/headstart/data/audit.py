@@ -10,6 +10,7 @@ from headstart.randomness import generator
 from headstart.records import DuplicateReport, Images, ImageSet, Indices, Split
 
 _BLOCK_BYTES = 1 << 24  # chosen: 16 MiB of pixels at a time, whatever the size of the set
+_LEVELS = 256
 _SIZES_SHOWN = 20  # docs/results.md
 
 
@@ -76,7 +77,7 @@ def data_facts(images: ImageSet, split: Split, duplicates: DuplicateReport) -> d
 def channel_statistics(images: Images, indices: Indices) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Mean and standard deviation of each channel over some images, read in blocks.
 
-    The sums are of integers below 2**53, which float64 holds exactly, so that the block size cannot matter.
+    From how often each level occurs: whole numbers, so that the block size cannot matter.
 
     Args:
         images: `(N, S, S, 3) uint8`.
@@ -86,15 +87,15 @@ def channel_statistics(images: Images, indices: Indices) -> tuple[npt.NDArray[np
         Two arrays `(3,) float64`, 0 to 255: mean, and population standard deviation (divided by n, not n - 1).
     """
     step = _images_per_block(images)
-    total, squares = np.zeros(3), np.zeros(3)
+    histograms = np.zeros((3, _LEVELS), np.int64)
     for start in range(0, len(indices), step):
-        block = images[indices[start : start + step]].reshape(-1, 3).astype(np.float64)
-        total += block.sum(axis=0)
-        squares += np.einsum("nc,nc->c", block, block)
+        pixels = images[indices[start : start + step]].reshape(-1, 3)
+        histograms += [np.bincount(pixels[:, channel], minlength=_LEVELS) for channel in range(3)]
         release_pages(images)
+    levels = np.arange(_LEVELS)
     count = len(indices) * images.shape[1] * images.shape[2]
-    mean = total / count
-    return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
+    mean = histograms @ levels / count
+    return mean, np.sqrt(np.maximum(histograms @ levels**2 / count - mean**2, 0))
 
 
 def is_grayscale(images: Images) -> bool:

@@ -1,7 +1,7 @@
 """Both trials of a recipe of ours on the whole data: as it is, and without its proved faults."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from headstart.analysis.diagnosis import Finding
@@ -36,6 +36,7 @@ class Training:
         bench, backbone, ledger: of the trials.
         of_run: the folder of the run that was asked about; a trial that it has is read from there.
         weights_dir: where the backbone was looked for first.
+        done: every trial that was asked for, by the name of its recipe.
     """
 
     bench: Bench
@@ -43,6 +44,7 @@ class Training:
     ledger: Ledger
     of_run: Path | None = None
     weights_dir: Path | None = None
+    done: dict[str, TrialResult] = field(default_factory=dict)
 
     def trial(self, recipe: Recipe) -> TrialResult:
         """A resolved recipe's trial, run if it was not."""
@@ -50,8 +52,9 @@ class Training:
             identity = trial_identity(recipe, self.bench.images.fingerprint, self.bench.split, SEED)
             run = Ledger(self.of_run)
             if run.is_done(identity):
-                return run.load(identity)
-        return finished_trial(recipe, self.backbone, self.bench, self.ledger, SEED)[0]
+                return self.done.setdefault(recipe.name, run.load(identity))
+        result, _ = finished_trial(recipe, self.backbone, self.bench, self.ledger, SEED)
+        return self.done.setdefault(recipe.name, result)
 
 
 @dataclass(frozen=True)

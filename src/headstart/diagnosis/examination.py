@@ -8,7 +8,7 @@ from headstart.analysis.statistics import Estimate
 from headstart.diagnosis.arrival import Arrival
 from headstart.diagnosis.pipeline import Pipeline, Repairs
 from headstart.diagnosis.prove import MeasuredCell
-from headstart.records import Booleans, Logits
+from headstart.records import Booleans, Indices, Logits
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,15 @@ class Control:
 class Remade:
     """A pipeline made again from what was measured of it, and what it reaches on a sample of train.
 
-    `pipeline` can be run with any set of its faults, the `factors`; `cells` has the accuracy with each; `repaired` are the pixels
-    without the proved faults, those that are no more than suspected left as they are.
+    `pipeline` can be run with any set of its faults, the `factors`; `cells` has the accuracy with each on the `sample`, `(n,) int64`
+    places in the data; `repaired` are the pixels without the proved faults, those that are no more than suspected left as they are.
     """
 
     arrival: Arrival
     pipeline: Pipeline
     factors: tuple[int, ...]
     cells: Mapping[Cell, MeasuredCell]
+    sample: Indices
     repaired: Repairs
 
 

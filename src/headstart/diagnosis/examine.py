@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from headstart.analysis.diagnosis import (
+    DOMAIN_GAP,
+    NOT_LOADED,
     Cell,
     Finding,
     Status,
@@ -58,6 +60,9 @@ _NATIVE_SMALL = 32
 _LEAST_STRIDE = 16  # from which a backbone is no one for small images
 HEAD_BEHIND = 0.03
 """Chosen: a probe on a few labels must beat the trained head by this much to say that the head is underfit."""
+
+HEAD_CLEARED = 0.06
+"""Chosen: a head that may be this far behind, by its interval, is not called trained to its end; on few images nobody can tell."""
 
 GOOD_ENOUGH = 0.9
 """Chosen: a probe that is right nine times in ten needs no excuse."""
@@ -138,7 +143,10 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
         alone = costs_alone(correct, factors)
         findings = [judged(f, shares[f.cause], alone.get(f.cause)) if f.cause in shares else f for f in findings]
         findings = _told_apart(findings, cells, factors)
-    controls, verdicts = _controls(pipeline, cells, sample)
+    controls, gap = _controls(pipeline, cells, sample)
+    loaded = next(finding for finding in findings if finding.cause == NOT_LOADED).status == "cleared"
+    if gap.status == "suspected" and not loaded:
+        gap = replace(gap, like=(NOT_LOADED,))  # weights that were never loaded are random ones, too
     probe = cells.get(frozenset(factors))
     seen = next(finding for finding in findings if finding.cause == 15)
     reaches = None if probe is None else float(probe.correct.mean())
@@ -162,8 +170,8 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
     )
     found = tuple(interactions({cell: measured.correct for cell, measured in cells.items()}, factors))
     return Examination(
-        findings=tuple(ranked([*findings, *verdicts])),
-        remade=Remade(arrival, pipeline, factors, cells, repaired),
+        findings=tuple(ranked([*findings, gap])),
+        remade=Remade(arrival, pipeline, factors, cells, sample, repaired),
         found_interactions=found,
         controls=(*controls, *([control] if control is not None else [])),
         predictions=predictions,
@@ -258,26 +266,31 @@ def _prove(pipeline: Pipeline, sample: Indices, reporter: Reporter) -> dict[Cell
     return measure_cells(pipeline, wanted, sample, reporter)
 
 
-def _controls(
-    pipeline: Pipeline, cells: Mapping[Cell, MeasuredCell], sample: Indices
-) -> tuple[list[Control], list[Finding]]:
+def _controls(pipeline: Pipeline, cells: Mapping[Cell, MeasuredCell], sample: Indices) -> tuple[list[Control], Finding]:
     """Random features against the repaired pipeline (20)."""
     if not cells:
         code, values = not_understood(pipeline.arrival)
-        return [], [Finding(20, "could-not-look", code, values)]
+        return [], Finding(DOMAIN_GAP, "could-not-look", code, values)
     by_chance, own = measure_random(pipeline, cells[frozenset()], sample)
     better = paired_difference(own, by_chance)
-    values = {"probe": round(float(own.mean()), 4), "random": round(float(by_chance.mean()), 4)}
+    measured = {
+        "probe": round(float(own.mean()), 4),
+        "random": round(float(by_chance.mean()), 4),
+        "difference": {"mean": better.mean, "low": better.low, "high": better.high},
+    }
     says = "better-than-random" if better.low > 0 else "no-better-than-random"
+    commonest = np.bincount(pipeline.images.labels[sample]).max() / len(sample)
     # Where nearly every answer is right there is no failure to explain: easy images need no pretraining.
     easy = better.low <= 0 and own.mean() >= GOOD_ENOUGH
     if better.low <= 0 and not easy and better.high > _NO_GAIN:
-        gap = Finding(20, "could-not-look", "too-few-images", {"images": own.shape[1]})
+        gap = Finding(DOMAIN_GAP, "could-not-look", "too-few-images", {"images": own.shape[1]})
     else:
         status: Status = "suspected" if better.low <= 0 and not easy else "cleared"
-        gap = Finding(20, status, "images-are-easy" if easy else says, values)
+        at_chance = status == "suspected" and bootstrap_accuracy(own).low <= commonest
+        code = "images-are-easy" if easy else "features-at-chance" if at_chance else says
+        gap = Finding(DOMAIN_GAP, status, code, measured)
     control = Control("random-features", bootstrap_accuracy(by_chance), bootstrap_accuracy(own), says)
-    return [control], [gap]
+    return [control], gap
 
 
 def _head(correct: Booleans | None, probe: MeasuredCell | None) -> tuple[Finding, Control | None, Estimate | None]:
@@ -290,12 +303,18 @@ def _head(correct: Booleans | None, probe: MeasuredCell | None) -> tuple[Finding
         return Finding(21, "could-not-look", "no-head", {}), None, None
     values = {"head": round(float(correct.mean()), 4), "probe": round(float(probe.correct.mean()), 4)}
     behind = gap_estimate(list(probe.correct), list(correct))
-    if behind.low > 0 and behind.mean > HEAD_BEHIND:
-        finding = Finding(21, "proved", "head-below-probe", values, in_points(behind))
-    else:
-        finding = Finding(21, "cleared", "head-at-probe", values)
+    finding = judge_head(behind, values)
     control = Control("convex-head", bootstrap_accuracy(probe.correct), bootstrap_accuracy(correct), finding.code)
     return finding, control, in_points(behind)
+
+
+def judge_head(behind: Estimate, values: Mapping[str, float]) -> Finding:
+    """Cause 21, from how far a head is behind a convex one, and from both accuracies, `head` and `probe`."""
+    if behind.low > 0 and behind.mean > HEAD_BEHIND:
+        return Finding(21, "proved", "head-below-probe", values, in_points(behind))
+    if behind.high > HEAD_CLEARED:
+        return Finding(21, "could-not-look", "head-unclear", values, in_points(behind))
+    return Finding(21, "cleared", "head-at-probe", values, in_points(behind))
 
 
 def _classes(subject: Subject, predictions: Logits | None, split: Split, images: ImageSet) -> Classes | None:

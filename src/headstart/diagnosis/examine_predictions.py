@@ -21,7 +21,7 @@ from headstart.diagnosis.look_training import (
     on_test,
     predicted_classes,
 )
-from headstart.diagnosis.prove_predictions import prove_order, trained_on, twins
+from headstart.diagnosis.prove_predictions import beside_curve, prove_order, trained_on, twins
 from headstart.diagnosis.subject import Evidence
 from headstart.records import ImageSet, Split
 
@@ -47,12 +47,13 @@ def examine_predictions(evidence: Evidence, images: ImageSet, split: Split) -> E
     outputs = on_test(evidence.predictions, split.test, len(images.labels))
     predicted = predicted_classes(evidence.predictions, split.test, len(images.labels), classes)
     scores = outputs if outputs.ndim == 2 and outputs.shape[1] == classes else None
-    reached = max(val_shares(evidence.history), default=(1 + 1 / classes) / 2)
+    val = max(val_shares(evidence.history), default=None)
+    reached = (1 + 1 / classes) / 2 if val is None else val
     order, relabelled = prove_order(look_at_labels(predicted, labels, classes), predicted, labels, classes, reached)
     seen = [
         *look_at_history(evidence.history),
         first_seen(look_at_loss(evidence.loss, scores, classes), look_at_loss_curve(evidence.history, classes)),
-        order,
+        beside_curve(order, predicted, labels, val),
         look_at_duplicates(twins(images, split.test, trained_on(split))),
         look_at_selection(evidence.history, scores, predicted == labels, labels),
         look_at_learning(evidence.history, classes),

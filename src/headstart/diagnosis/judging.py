@@ -9,7 +9,7 @@ from headstart.analysis.diagnosis import Cell, Finding, Status
 from headstart.analysis.statistics import Estimate, bootstrap_accuracy, paired_difference
 from headstart.diagnosis.arrival import UNDERSTOOD
 from headstart.diagnosis.examination import Control, Examination
-from headstart.diagnosis.examine import HEAD_BEHIND
+from headstart.diagnosis.examine import HEAD_BEHIND, judge_head
 from headstart.diagnosis.look_history import gap_finding, look_at_history
 from headstart.diagnosis.look_training import look_at_labels
 from headstart.diagnosis.probing import held_out
@@ -173,18 +173,18 @@ def with_training(
     better = paired_difference(theirs, ours)
     values = {"head": round(float(ours.mean()), 4), "probe": round(float(theirs.mean()), 4)}
     points = in_points(better)
-    proved = better.low > 0 and better.mean > HEAD_BEHIND
-    status: Status = "proved" if proved else "cleared"
     controls = list(examination.controls)
     if recipe.kind == "finetune":
-        code = "below-probe" if proved else "training-calm"
-        seen = {"accuracy": values["head"], "probe": values["probe"]} if proved else {}
+        proved = better.low > 0 and better.mean > HEAD_BEHIND
+        status: Status = "proved" if proved else "cleared"
+        code = "below-probe" if proved else "not-below-probe"
+        seen = {"accuracy": values["head"], "probe": values["probe"]}
         # Apart: the repaired recipe leaves the rate to its owner.
         changed.append(Finding(11, status, code, seen, points if proved else None, apart=True))
     else:
-        code = "head-below-probe" if proved else "head-at-probe"
-        changed += [_loss_curve(result), Finding(21, status, code, values, points)]
-        controls.append(Control("convex-head", bootstrap_accuracy(theirs), bootstrap_accuracy(ours), code))
+        head = judge_head(better, values)
+        changed += [_loss_curve(result), head]
+        controls.append(Control("convex-head", bootstrap_accuracy(theirs), bootstrap_accuracy(ours), head.code))
     return replace(examination.with_findings(changed), controls=tuple(controls))
 
 

@@ -127,7 +127,7 @@ def is_usual(arrival: Arrival) -> bool:
 
 def _order(arrival: Arrival, contract: Preprocessing, coloured: bool) -> Finding:
     if arrival.order == "gray" and coloured:
-        return Finding(5, "cleared", "colour-thrown-away", {})
+        return Finding(5, "could-not-look", "colour-thrown-away", {})
     if arrival.order in ("gray", contract.channel_order):
         return Finding(5, "cleared", "channels-in-order", {})
     return Finding(5, "suspected", "channels-swapped", {"order": arrival.order})

@@ -148,9 +148,10 @@ def look_at_duplicates(copied: Booleans) -> Finding:
         copied: `(n,) bool`, of the test images.
     """
     count = int(copied.sum())
+    values = {"count": count, "share": round(count / max(len(copied), 1), 4)}
     if count and count >= _DUPLICATED * len(copied):
-        return Finding(16, "suspected", "duplicates-across", {"count": count, "share": round(count / len(copied), 4)})
-    return Finding(16, "cleared", "no-duplicates", {})
+        return Finding(16, "suspected", "duplicates-across", values)
+    return Finding(16, "cleared", "no-duplicates", values)
 
 
 def look_at_overlap(subject: Subject, images: ImageSet) -> Finding:

@@ -4,7 +4,8 @@ import copy
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +102,7 @@ class Pipeline:
         return _Variant(
             restored=(self._repaired(9, cell), self._repaired(13, cell)),
             re_estimated=self._repaired(10, cell),
-            training=8 in cell or (self.subject.train_mode and 8 not in self.factors),
+            training=self._trains(cell),
             size=few.shape[2],
             pixels=hashlib.sha256(few.contiguous().numpy().tobytes()).hexdigest(),
         )
@@ -109,6 +110,24 @@ class Pipeline:
     def pixels(self, cell: Cell, images: Images) -> torch.Tensor:
         """What the first convolution gets when exactly these faults are present: `(B, 3, S, S) float32`."""
         return pixels_with(self.arrival, self.repairs, cell, images)
+
+    def settings(self, cell: Cell) -> dict[str, Any]:
+        """What a cell does, for the record: its pixels, where its weights and its batch statistics come from, the network's mode."""
+        contract = contract_with(self.arrival, self.repairs, cell)
+        restored = self._repaired(13, cell)
+        aliased = 7 in cell and self.arrival.interpolation == "bilinear-aliased"
+        statistics = "published" if restored or self._repaired(9, cell) else "own"
+        return {
+            **asdict(contract),
+            "interpolation": self.arrival.interpolation if aliased else contract.interpolation,
+            "content": _content(self.arrival, contract, cell),
+            "crop": self.arrival.crop,
+            "standardised": _standardised_with(self.arrival, self.repairs, cell),
+            "gray": self.arrival.order == "gray",
+            "weights": "published" if restored else "own",
+            "statistics": "estimated anew" if self._repaired(10, cell) else statistics,
+            "training_mode": self._trains(cell),
+        }
 
     def network(self, cell: Cell) -> nn.Module:
         """The subject's network with the weights and statistics of a cell."""
@@ -167,6 +186,10 @@ class Pipeline:
         fed = FedAtFirstConvolution(module, self.subject).eval()
         return choose_forward(fed, example, torch.device("cpu"))[0]
 
+    def _trains(self, cell: Cell) -> bool:
+        """Whether the network is run in training mode."""
+        return 8 in cell or (self.subject.train_mode and 8 not in self.factors)
+
     def _repaired(self, cause: int, cell: Cell) -> bool:
         return cause in self.factors and cause not in cell
 
@@ -205,26 +228,40 @@ def multiply_adds(module: nn.Module, subject: Subject, example: torch.Tensor) ->
     return counter.get_total_flops() / 2 / len(example)
 
 
+def contract_with(arrival: Arrival, repairs: Repairs, cell: Cell) -> Preprocessing:
+    """The contract of the pixels when exactly these faults are present."""
+    ours, contract = arrival.preprocessing(), repairs.preprocessing
+    if 1 in cell:
+        contract = replace(contract, input_size=arrival.size)
+    if 7 in cell:
+        contract = replace(contract, interpolation=ours.interpolation)
+    if 3 in cell or 4 in cell:
+        contract = replace(contract, mean=ours.mean, std=ours.std)
+    if 5 in cell:
+        contract = replace(contract, channel_order=ours.channel_order)
+    return contract
+
+
+def _content(arrival: Arrival, contract: Preprocessing, cell: Cell) -> int:
+    """The side that the image fills of its input."""
+    size = contract.input_size
+    return max(round(size * arrival.content / arrival.size), 1) if 2 in cell else size
+
+
+def _standardised_with(arrival: Arrival, repairs: Repairs, cell: Cell) -> Standardised:
+    return arrival.standardised if cell & {3, 4} else repairs.standardised
+
+
 def pixels_with(arrival: Arrival, repairs: Repairs, cell: Cell, images: Images) -> torch.Tensor:
     """What the first convolution gets when exactly these faults are present: `(B, 3, S, S) float32`."""
-    ours, right = arrival.preprocessing(), repairs.preprocessing
+    ours, faulty = arrival.preprocessing(), contract_with(arrival, repairs, cell)
     if arrival.order == "gray":  # colour is thrown away, with and without the faults
         images = _in_gray(images)
-    faulty = replace(right)
-    if 1 in cell:
-        faulty = replace(faulty, input_size=arrival.size)
-    if 7 in cell:
-        faulty = replace(faulty, interpolation=ours.interpolation)
-    if 3 in cell or 4 in cell:
-        faulty = replace(faulty, mean=ours.mean, std=ours.std)
-    if 5 in cell:
-        faulty = replace(faulty, channel_order=ours.channel_order)
-    size = faulty.input_size
-    content = max(round(size * arrival.content / arrival.size), 1) if 2 in cell else size
+    size, content = faulty.input_size, _content(arrival, faulty, cell)
     whole = round(content / arrival.crop)  # of which the centre is seen, with and without the faults
     if 7 in cell and arrival.interpolation == "bilinear-aliased" and whole < images.shape[1]:
         images = _aliased(images, whole)
-    standardised = arrival.standardised if cell & {3, 4} else repairs.standardised
+    standardised = _standardised_with(arrival, repairs, cell)
     inner: torch.Tensor = functional.center_crop(
         _scaled(images, replace(faulty, input_size=whole), standardised), [content, content]
     )

@@ -7,13 +7,16 @@ import numpy.typing as npt
 
 from headstart.analysis.diagnosis import LEAST_POINTS, Finding, best_meanings, judged
 from headstart.analysis.metrics import confusion_matrix
-from headstart.analysis.statistics import Estimate, gap_estimate, paired_difference
+from headstart.analysis.statistics import Estimate, gap_estimate, paired_difference, wilson
 from headstart.randomness import generator
 from headstart.records import Booleans, ImageSet, Indices, Labels, Logits, Split
 
 Classes = npt.NDArray[np.int64]
 
 _ONE_NETWORK = 0.99  # chosen: predictions that agree so often are one network's, on two machines
+
+_DISAGREE = 0.01  # chosen: so much less, for certain, than the network itself gets right
+_BELOW_CURVE = 0.15  # chosen: val and test of one data set lie closer together than this
 
 _RECOVERED = 0.9
 """Chosen: of the way from the accuracy as it stands to a convex head's, what relabelling must recover. Mixed-up names lose the whole
@@ -78,9 +81,34 @@ def prove_own_order(
         is not proved of them. The points of others lie apart: the accuracy that is diagnosed is not theirs.
     """
     found, relabelled = prove_order(finding, predicted, labels, classes, probe)
-    if predictions is None or predicted is None or (predictions.argmax(1) == predicted).mean() < _ONE_NETWORK:
+    if predictions is None or predicted is None:
         return replace(found, apart=True), None
-    return found, relabelled
+    own = predictions.argmax(1)
+    if (own == predicted).mean() >= _ONE_NETWORK:
+        return found, relabelled
+    lost = paired_difference((own == labels)[None], (predicted == labels)[None])
+    if found.status == "cleared" and lost.low > _DISAGREE:
+        values = {
+            "accuracy": round(float((predicted == labels).mean()), 4),
+            "own": round(float((own == labels).mean()), 4),
+        }
+        found = Finding(15, "suspected", "evaluations-disagree", values, in_points(lost))
+    return replace(found, apart=True), None
+
+
+def beside_curve(finding: Finding, predicted: Classes, labels: Labels, val: float | None) -> Finding:
+    """Cause 15 of predictions whose network is not there: whether they are far worse than its curve says of val.
+
+    Args:
+        finding: judged; only a cleared one is looked at again.
+        predicted, labels: of the test images.
+        val: the best accuracy of the curve on val, 0..1; `None` where there is none.
+    """
+    right = predicted == labels
+    if finding.status != "cleared" or val is None or val - wilson(int(right.sum()), len(right)).high <= _BELOW_CURVE:
+        return finding
+    values = {"accuracy": round(float(right.mean()), 4), "val": round(val, 4)}
+    return replace(finding, status="suspected", code="far-below-curve", values=values)
 
 
 def twins(images: ImageSet, part: Indices, others: Indices) -> Booleans:

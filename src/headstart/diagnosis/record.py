@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from headstart.analysis.diagnosis import CATALOGUE, Finding, waterfall
+from headstart.analysis.diagnosis import CATALOGUE, DOMAIN_GAP, Finding, waterfall
 from headstart.analysis.statistics import bootstrap_accuracy
 from headstart.diagnosis.examination import Examination
 from headstart.diagnosis.judging import Judged
 from headstart.diagnosis.probing import FOLDS
 from headstart.diagnosis.repair import code_lines, gray_channels, keras_lines, list_changes
 from headstart.diagnosis.subject import Kept, Subject
+from headstart.files import canonical_json, sha256_of_text
 from headstart.records import ImageSet, Recipe, Split
 from headstart.study.run import recipe_to_json
 from headstart.version import __version__
@@ -31,6 +32,7 @@ def make_record(
     name: str,
     command: str,
     part: str,
+    study: Mapping[str, Any],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """Make the record of a diagnosis, without the verdict's sentence.
@@ -43,6 +45,7 @@ def make_record(
         name: of the diagnosis' folder.
         command: the way to reproduce it.
         part: of the data that the accuracies are on.
+        study: how the data were drawn, the trials, the machine.
         seconds: of the repair and in total.
     """
     findings = examination.findings
@@ -59,6 +62,7 @@ def make_record(
         "name": name,
         "subject": _described(subject, examination),
         "recipe": recipe_to_json(recipe) if recipe is not None else None,
+        "study": dict(study),
         "data": {
             "name": images.name,
             "source": images.source,
@@ -107,6 +111,7 @@ def make_record(
                 "causes": [pair.cause, pair.other],
                 "points_with": round(pair.points_with, 2),
                 "points_without": round(pair.points_without, 2),
+                "difference": asdict(pair.difference),
             }
             for pair in examination.found_interactions
         ],
@@ -121,9 +126,14 @@ def make_record(
                     "faults": sorted(cell),
                     "accuracy": asdict(bootstrap_accuracy(measured.correct)),
                     "seconds": round(measured.seconds, 2),
+                    "settings": examination.remade.pipeline.settings(cell),
                 }
                 for cell, measured in examination.cells.items()
+                if examination.remade is not None
             ],
+            "sample_sha256": None
+            if examination.remade is None
+            else sha256_of_text(canonical_json(examination.remade.sample.tolist())),
         },
         "waterfall": [{"cause": cause, "points": points} for cause, points in steps],
         "controls": [
@@ -199,10 +209,9 @@ def _verdict(findings: tuple[Finding, ...], examination: Examination) -> str:
     status = {finding.cause: finding.status for finding in findings}
     if "proved" in status.values():
         return "proved"
-    if status.get(20) == "suspected":
-        return "domain-gap"
-    if "suspected" in status.values():
-        return "suspected-only"
+    suspected = {cause for cause, known in status.items() if known == "suspected"}
+    if suspected:
+        return "domain-gap" if suspected == {DOMAIN_GAP} else "suspected-only"
     if examination.remade is None:
         return "nothing-seen"
     return "healthy" if examination.cells else "unexplained"

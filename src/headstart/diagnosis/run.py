@@ -19,13 +19,14 @@ from headstart.data.splits import make_split
 from headstart.diagnosis.both_trials import Training, train_both
 from headstart.diagnosis.examine import examine
 from headstart.diagnosis.examine_predictions import examine_predictions
-from headstart.diagnosis.judging import judge_failing, judge_repaired, with_duplicates
+from headstart.diagnosis.judging import SEED, judge_failing, judge_repaired, with_duplicates
 from headstart.diagnosis.look_scratch import scratch_trials
 from headstart.diagnosis.own_folder import own_request, require_own_folder, require_recipes_folder
 from headstart.diagnosis.own_recipe import recipe_of_subject, require_same_weights
 from headstart.diagnosis.record import DIAGNOSIS_SCHEMA_VERSION, make_record
 from headstart.diagnosis.repair import to_toml
 from headstart.diagnosis.subject import Kept, Subject, subject_of_recipe
+from headstart.environment import describe_environment
 from headstart.errors import UsageError
 from headstart.files import canonical_json, read_json, sha256_of_text, write_json, write_text
 from headstart.models.backbones import find_backbone
@@ -127,6 +128,7 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
             name=ledger.folder.name,
             command=command,
             part="test",
+            study=_study(request, device, [result.identity for result in training.done.values()]),
             seconds={"repair": both.repair_seconds, "total": time.perf_counter() - started},
         )
         write_json(done, record | {"identity": identity})
@@ -137,23 +139,19 @@ def diagnose_own(
     subject: Subject | Kept,
     images: ImageSet,
     split: Split,
-    *,
+    request: DiagnosisRequest,
     observer: Observer,
-    runs: Path,
-    name: str | None,
     command: str,
-    weights_dir: Path | None = None,
 ) -> Path:
     """Diagnose somebody's own network, from the tensors that really arrive; or only what is kept of it.
 
     Args:
         subject: from `subject_of_module`, or predictions and what else is kept.
         images, split: its data.
+        request: its `runs` and `name` are of the folder: without a name it is the data's, with a number where another diagnosis has
+            that; only the same network, fed the same, on the same data replaces its own. Its recipe and its backbone are not looked at.
         observer: told of every step.
-        runs, name: of the folder. Without a name it is the data's, with a number where another diagnosis has that; only the same
-            network, fed the same, on the same data replaces its own.
         command: recorded as the way to reproduce it.
-        weights_dir: where published weights are looked for first.
 
     Returns:
         The folder with `diagnosis.json`.
@@ -162,8 +160,8 @@ def diagnose_own(
         UsageError: the named folder holds another run, or the network cannot be examined.
     """
     started = time.perf_counter()
-    if name is not None:
-        require_own_folder(runs / name, subject)
+    if request.name is not None:
+        require_own_folder(request.runs / request.name, subject)
     if isinstance(subject, Kept):
         examination = examine_predictions(subject.evidence, images, split)
     else:
@@ -176,8 +174,8 @@ def diagnose_own(
     repaired = judge_repaired(examination, failing, images, split)
     recipe = None
     if in_pipeline and isinstance(subject, Subject):
-        recipe = recipe_of_subject(subject, examination, weights_dir)
-    ledger = open_run(runs, name, f"{images.name}-diagnosis", own_request(subject, images, split))
+        recipe = recipe_of_subject(subject, examination, request.weights_dir)
+    ledger = open_run(request.runs, request.name, f"{images.name}-diagnosis", own_request(subject, images, split))
     record = make_record(
         subject,
         images,
@@ -189,6 +187,7 @@ def diagnose_own(
         name=ledger.folder.name,
         command=command,
         part="test",
+        study=_study(request, torch.device("cpu"), []),
         seconds={"repair": time.perf_counter() - repairing, "total": time.perf_counter() - started},
     )
     with ledger.locked():
@@ -197,6 +196,21 @@ def diagnose_own(
             write_text(ledger.folder / "repaired.toml", to_toml(recipe))
         write_json(ledger.folder / "diagnosis.json", record)
     return ledger.folder
+
+
+def _study(request: DiagnosisRequest, device: torch.device, trials: list[str]) -> dict[str, Any]:
+    """How the data were drawn, where the trials are, and what everything ran on."""
+    return {
+        "limit": request.limit,
+        "split_seed": request.split_seed,
+        "val_fraction": request.val_fraction,
+        "test_fraction": request.test_fraction,
+        "keep_duplicates": not request.remove_duplicates,
+        "weights_dir": str(request.weights_dir) if request.weights_dir is not None else None,
+        "trial_seed": SEED,
+        "trials": trials,
+        "environment": describe_environment(device),
+    }
 
 
 def load_data(request: DiagnosisRequest, observer: Observer) -> tuple[ImageSet, Split]:

@@ -10,12 +10,27 @@ CONFIDENCE = 0.95
 """Of every interval in `diagnosis.json`."""
 
 _SHARES = frozenset(
-    {"share", "accuracy", "permuted", "probe", "random", "scratch", "head", "train", "val", "fit", "serving", "without"}
+    {
+        "share",
+        "accuracy",
+        "permuted",
+        "probe",
+        "random",
+        "scratch",
+        "head",
+        "train",
+        "val",
+        "fit",
+        "serving",
+        "without",
+        "own",
+    }
 )  # of one, written as percentages
 _INTERPOLATIONS = frozenset({"found", "expected", "interpolation"})  # texts `diagnosis_interpolation`
 _DIGITS = 3  # chosen: significant digits of a pixel value, a loss or a distance
 _SMALLEST = 1e-4  # chosen: what is smaller is only said to be smaller
-_SAID_OF = {"suspected-only": "suspected"}  # the status of the causes that a verdict names
+_SAID_OF = {"suspected-only": "suspected", "domain-gap": "suspected"}  # the status of the causes that a verdict names
+_DIFFERENCES = frozenset({"difference"})  # of two shares, with its interval
 _MENDED_BY_A_PROBE = {1, 2, 3, 4, 5, 7, 8, 9, 10, 12, 13, 21}  # as diagnosis/judging.py repairs somebody's own network
 _DOMAIN_GAP = 20
 _CAUSES_NAMED = 4  # chosen: a sentence with more numbers is not read to its end
@@ -46,8 +61,12 @@ def rich_diagnosis_statement(record: Record, texts: Texts) -> Inline:
     }
     if accuracy["repaired"] is not None:
         values["repaired"] = texts.percent(accuracy["repaired"])
-    proved = verdict == "proved"
-    said = _proved(record, texts, values) if proved else texts.rich(f"diagnosis_verdict.{verdict}", **values)
+    if verdict == "proved":
+        said = _proved(record, texts, values)
+    elif verdict == "domain-gap":
+        said = _domain_gap(record, texts, values)
+    else:
+        said = texts.rich(f"diagnosis_verdict.{verdict}", **values)
     return said + _alike(record, _SAID_OF.get(verdict, verdict), texts) + _still_suspected(record, texts)
 
 
@@ -115,7 +134,7 @@ def written(name: str, value: Any, texts: Texts) -> Inline:
     if value is None:
         return plain(texts.get("diagnosis.unknown"))
     if isinstance(value, Mapping):
-        return plain(texts.share_interval(value))
+        return plain(texts.difference_interval(value) if name in _DIFFERENCES else texts.share_interval(value))
     if isinstance(value, list | tuple):
         return plain(texts.listing([plain_text(written(name, item, texts)) for item in value]))
     if isinstance(value, str):
@@ -182,11 +201,20 @@ def _proved(record: Record, texts: Texts, values: dict[str, Inline | str]) -> In
         said, others = texts.rich(f"{key}-without-points", **values), []
     if outside:
         key = "diagnosis.outside" if "repaired" in values else "diagnosis.outside_one"
-        said += plain(" ") + texts.rich(key, losses=_losses(outside, texts))
+        said += plain(" ") + texts.rich(key, losses=_losses(outside, texts), **values)
     if others:
         names = texts.listing([lost_to(cause, texts) for cause in others])
         said += plain(" ") + texts.rich("diagnosis.also_proved", causes=names)
     return said
+
+
+def _domain_gap(record: Record, texts: Texts, values: dict[str, Inline | str]) -> Inline:
+    """Say with its measured proof that nothing but the features is to blame, or perhaps the labels."""
+    shown = next(cause for cause in record["causes"] if cause["id"] == _DOMAIN_GAP)["evidence"]
+    key = "diagnosis_verdict.domain-gap" + ("-at-chance" if shown["code"] == "features-at-chance" else "")
+    measured = {name: written(name, value, texts) for name, value in shown["values"].items()}
+    unknown = {name: plain(texts.get("diagnosis.unknown")) for name in ("probe", "random", "difference")}
+    return texts.rich(key, **{**unknown, **values, **measured})
 
 
 def _alike(record: Record, status: str, texts: Texts) -> Inline:

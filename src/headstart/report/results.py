@@ -198,6 +198,7 @@ def _recipe_entry(outcome: RecipeOutcome, study: StudyOutcome) -> dict[str, Any]
         "mistakes": [],
         "planned": {
             "seconds": outcome.planned.first_seconds,
+            "actual_seconds": results[0].cost.wall_seconds,
             "asked_epochs": outcome.planned.asked_epochs,
             "asked_width": outcome.planned.asked_width,
         },
@@ -207,7 +208,7 @@ def _recipe_entry(outcome: RecipeOutcome, study: StudyOutcome) -> dict[str, Any]
 
 def _judge(outcome: RecipeOutcome, study: StudyOutcome, gap: Estimate) -> FitJudgement:
     recipe, results = outcome.planned.recipe, outcome.results
-    counts = np.bincount(results[0].train_labels, minlength=len(study.images.class_names))
+    counts = np.bincount(study.images.labels[study.split.train])
     others = {
         other.planned.recipe.name: float(_val_correct(other.results).mean())
         for other in study.recipes

@@ -22,7 +22,7 @@ from headstart.files import read_json, sha256_of_file, write_json, written_atomi
 from headstart.records import RESULTS_SCHEMA_VERSION, Cost, EpochRecord, Preprocessing, Recipe, TrialResult
 
 _FOLDER_DIGITS = 16  # of the identity; 64 bits do not collide by accident
-_ARRAYS = ("test_indices", "test_labels", "test_logits", "val_labels", "val_logits", "train_labels", "train_correct")
+_ARRAYS = ("test_indices", "test_labels", "test_logits", "val_labels", "val_logits", "train_correct")
 
 
 @dataclass(frozen=True)

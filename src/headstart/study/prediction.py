@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from headstart.data.preprocessing import apply_preprocessing
+from headstart.data.splits import JUDGED_TRAIN_IMAGES
 from headstart.models.backbones import Backbone, build_random_backbone, seeded_torch, split_for_fine_tuning
 from headstart.models.cost import complexity
 from headstart.models.network import BackboneClassifier, build_network, classifier_spec, freeze_batch_norm
@@ -112,8 +113,8 @@ def predict_seconds(
 def _trained_and_judged(pace: Pace, split: Split, steps: int) -> tuple[float, float]:
     """Seconds of the evaluation of every part at the end, and of an epoch with its curve."""
     watched = min(len(split.train), CURVE_IMAGES) + len(split.val)
-    final = (len(split.train) + len(split.val) + len(split.test)) * pace.judged_image
-    return final, steps * pace.step + watched * pace.curve_image
+    judged = min(len(split.train), JUDGED_TRAIN_IMAGES) + len(split.val) + len(split.test)
+    return judged * pace.judged_image, steps * pace.step + watched * pace.curve_image
 
 
 def extraction_seconds(

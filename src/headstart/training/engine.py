@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from headstart.data.splits import evenly_spaced
 from headstart.data.transfer import to_device
 from headstart.errors import HeadstartError
 from headstart.models.backbones import seeded_torch
@@ -146,7 +147,7 @@ def train_network(
     watchers = [best_keeper, *_recipe_callbacks(recipe), *callbacks]
     schedule = SCHEDULES[recipe.schedule]
     training.batches = len(_parts(len(train.labels), recipe.batch_size))
-    curve_part = _curve_positions(train.labels)
+    curve_part = evenly_spaced(train.labels, CURVE_IMAGES)
     average = WeightAverage(network, recipe.weight_averaging) if recipe.weight_averaging else None
     resumed = load_checkpoint(checkpoint, network, optimizer)
     if resumed is not None:
@@ -357,14 +358,6 @@ def _evaluate(
 
 def _mean_loss(logits: Logits, labels: Labels) -> float:
     return float(classification_loss(torch.from_numpy(logits), torch.from_numpy(labels)))
-
-
-def _curve_positions(labels: Labels) -> npt.NDArray[np.int64]:
-    """A fixed part of train for the curves: every k-th image of each class, the same in every epoch and trial."""
-    if len(labels) <= CURVE_IMAGES:
-        return np.arange(len(labels))
-    by_class = np.argsort(labels, kind="stable")
-    return np.sort(by_class[np.linspace(0, len(labels) - 1, CURVE_IMAGES).astype(np.int64)])
 
 
 def _progress(training: Training, watchers: Sequence[Callback]) -> dict[str, Any]:

@@ -97,12 +97,13 @@ def written_cut(settings: Mapping[str, Any], asked_epochs: int, asked_width: int
 
 
 def _predicted(source: Source) -> tuple[tuple[Inline, ...], ...]:
-    """The row with what was predicted; none for a run from before it was kept."""
-    if not all("planned" in recipe for recipe in source.recipes):
-        return ()
-    texts = source.texts
-    seconds = [texts.duration(recipe["planned"]["seconds"]) for recipe in source.recipes]
-    return ((plain(texts.get("cost.predicted_seconds")), *map(plain, seconds)),)
+    """The rows with what was predicted of the first trial and what it took; none for a run from before these were kept."""
+    texts, rows = source.texts, []
+    for name in ("seconds", "actual_seconds"):
+        if all(name in recipe.get("planned", {}) for recipe in source.recipes):
+            seconds = [texts.duration(recipe["planned"][name]) for recipe in source.recipes]
+            rows.append((plain(texts.get(f"cost.first_{name}")), *map(plain, seconds)))
+    return tuple(rows)
 
 
 def _cut(source: Source) -> list[Block]:

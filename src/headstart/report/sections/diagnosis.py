@@ -125,11 +125,12 @@ def interactions_section(record: dict[str, Any], texts: Texts) -> list[Block]:
         with_other=texts.gap(entries[0]["points_with"] / 100),
         without_other=texts.gap(entries[0]["points_without"] / 100),
     )
-    header = ("cause", "interactions_other", "interactions_with", "interactions_without")
+    header = ("cause", "interactions_other", "interactions_with", "interactions_without", "interactions_difference")
     rows = tuple(
         (
             *(plain(cause_title(record, number, texts)) for number in entry["causes"]),
             *(plain(texts.decimal(entry[end], 1)) for end in ("points_with", "points_without")),
+            plain(_difference(entry, texts)),
         )
         for entry in entries
     )
@@ -139,11 +140,18 @@ def interactions_section(record: dict[str, Any], texts: Texts) -> list[Block]:
         Table(
             tuple(texts.get(f"diagnosis.{column}") for column in header),
             rows,
-            texts.get("diagnosis.interactions_caption"),
-            numeric=frozenset({2, 3}),
+            texts.get("diagnosis.interactions_caption", confidence=confidence(texts)),
+            numeric=frozenset({2, 3, 4}),
         ),
         Paragraph(reading),
     ]
+
+
+def _difference(entry: dict[str, Any], texts: Texts) -> str:
+    if "difference" not in entry:  # a record of an earlier version
+        return "–"
+    points = entry["difference"]
+    return f"{texts.decimal(points['mean'], 1)} {bare_interval(points, texts)}"
 
 
 def cleared_section(record: dict[str, Any], texts: Texts) -> list[Block]:

@@ -22,8 +22,8 @@ from headstart.report.language import Texts
 from headstart.report.sections.diagnosis import confidence, measured_with
 
 _ARRAYS = "arrays"  # the source of data that were handed over in Python: no command can name them
-_CARRIED = ("--weights-dir", "--limit", "--split-seed")
-"""Options of `diagnose`, with a value, for the same images and weights. Not --backbone: a recipe's file names its own."""
+_CARRIED = {"weights_dir": None, "limit": None, "split_seed": 0, "val_fraction": 0.1, "test_fraction": 0.2}
+"""Settings of a diagnosis, with their defaults, that the same images and weights need. Not the backbone: a recipe's file names its own."""
 
 
 def repair_section(record: dict[str, Any], texts: Texts) -> list[Block]:
@@ -68,10 +68,16 @@ def compare_command(record: dict[str, Any], recipe: str) -> str:
         record: the content of `diagnosis.json`.
         recipe: path of the recipe's file.
     """
-    source = record["data"]["source"]
-    if source == _ARRAYS:
+    source, study = record["data"]["source"], record.get("study")
+    if source == _ARRAYS or study is None:  # a record of an earlier version does not say how its data were drawn
         return ""
-    return shlex.join(["headstart", "compare", source, "--recipe", recipe, *_carried(record["command"])])
+    options: list[str] = []
+    for name, default in _CARRIED.items():
+        if study[name] != default:
+            options += [f"--{name.replace('_', '-')}", str(study[name])]
+    if study["keep_duplicates"]:
+        options.append("--keep-duplicates")
+    return shlex.join(["headstart", "compare", source, "--recipe", recipe, *options])
 
 
 def controls_section(record: dict[str, Any], texts: Texts) -> list[Block]:
@@ -126,8 +132,18 @@ def experiment_section(record: dict[str, Any], texts: Texts) -> list[Block]:
         Paragraph(texts.rich("diagnosis.experiment_shapley")),
         *apart,
         Paragraph(texts.rich("diagnosis.experiment_not_covered")),
-        Details(texts.get("diagnosis.experiment_cells"), (cells,)),
+        Details(texts.get("diagnosis.experiment_cells"), (cells, *_settings(experiment, texts))),
     ]
+
+
+def _settings(experiment: dict[str, Any], texts: Texts) -> list[Block]:
+    """Exactly what each run did with pixels and network, and on which images; nothing of a record of an earlier version."""
+    described = [cell for cell in experiment["cells"] if "settings" in cell]
+    if not described:
+        return []
+    lines = "\n".join(json.dumps({"faults": cell["faults"], **cell["settings"]}) for cell in described)
+    sample = texts.rich("diagnosis.experiment_settings", sha256=code(experiment["sample_sha256"]))
+    return [Paragraph(sample), CodeBlock(lines)]
 
 
 def reproduce_section(record: dict[str, Any], texts: Texts) -> list[Block]:
@@ -148,6 +164,7 @@ def reproduce_section(record: dict[str, Any], texts: Texts) -> list[Block]:
         facts.append(texts.rich("diagnosis.reproduce_weights", sha256=code(subject["weights"])))
     times = {part: texts.duration(seconds[part]) for part in ("look", "prove", "repair", "total")}
     facts.append(texts.rich("diagnosis.reproduce_seconds", **times))
+    facts += _drawn(record, texts)
     schema = str(record["schema_version"])
     facts.append(texts.rich("reproduce.schema", file=code("diagnosis.json"), schema=schema))
     blocks: list[Block] = [
@@ -157,6 +174,9 @@ def reproduce_section(record: dict[str, Any], texts: Texts) -> list[Block]:
         Paragraph(texts.rich("diagnosis.reproduce_again")),
         ListBlock(tuple(facts)),
     ]
+    if "study" in record:
+        environment = record["study"]["environment"]
+        blocks.append(Details(texts.get("reproduce.environment_caption"), (_listed(environment),)))
     if subject["preprocessing"]:
         blocks.append(Details(texts.get("diagnosis.reproduce_arrived"), (_listed(subject["preprocessing"]),)))
     if record["recipe"]:
@@ -164,21 +184,24 @@ def reproduce_section(record: dict[str, Any], texts: Texts) -> list[Block]:
     return blocks
 
 
-def _carried(command: str) -> list[str]:
-    """The options of a diagnosis that its comparison takes over; none from a call in Python."""
-    if not command.startswith("headstart "):
+def _drawn(record: dict[str, Any], texts: Texts) -> list[Inline]:
+    """How the data were divided, and the trials with their identities; nothing of a record of an earlier version."""
+    study = record.get("study")
+    if study is None:
         return []
-    try:
-        words = shlex.split(command)
-    except ValueError:  # not written by us: a quotation without its end
-        return []
-    kept: list[str] = []
-    for place, word in enumerate(words):
-        if word in _CARRIED:
-            kept += words[place : place + 2]
-        elif word == "--keep-duplicates" or word.partition("=")[0] in _CARRIED:
-            kept.append(word)
-    return kept
+    shares = {name: texts.percent(study[f"{name}_fraction"], 0) for name in ("val", "test")}
+    facts = [texts.rich("diagnosis.reproduce_split", seed=str(study["split_seed"]), **shares)]
+    if study["limit"] is not None:
+        train = texts.many("units.images", record["data"]["train"])
+        facts.append(
+            texts.rich("reproduce.limit", option=code("--limit"), limit=texts.count(study["limit"]), train=train)
+        )
+    if study["trials"]:
+        identities = texts.listing(study["trials"])
+        facts.append(
+            texts.rich("diagnosis.reproduce_trials", seed=str(study["trial_seed"]), identities=code(identities))
+        )
+    return facts
 
 
 def _control_row(control: dict[str, Any], texts: Texts) -> tuple[Inline, ...]:
