@@ -22,9 +22,9 @@ CLASSROOM_INPUT = 32  # the exercise fed the network CIFAR-10's own 32 px
 _FINE_TUNED_IMAGES, _FEWEST_EPOCHS, _MOST_EPOCHS = 100_000, 6, 20  # chosen on CIFAR-10's val part (docs/log.md)
 
 _FAST_IMAGES, _FAST_EPOCHS = 200_000, (8, 40)  # chosen: see `fast_recipe`
-# Batch size and momentum, each from so many images on: 256 and the momenta measured (docs/log.md), the other sizes chosen. Gradients of
-# small batches are noisy, and want to be averaged over more steps.
-_FAST_BATCHES = ((20_000, 256, 0.6), (3_000, 128, 0.6), (0, 64, 0.9))
+# Batch size and momentum, each from so many images on: 256 and the momenta measured (docs/log.md), the other sizes chosen. Few passes over
+# many images want less momentum, many passes over few want more.
+_FAST_BATCHES = ((20_000, 256, 0.6), (3_000, 128, 0.9), (0, 64, 0.9))
 
 PRESETS = ("default", "classroom")
 
