@@ -55,7 +55,7 @@ def speed_table(results: dict[str, Any]) -> str:
     ]
     lines += [
         f"| {row['name'].replace('@', ' @ ')} | {row['parameters'] / 1e6:.2f} M | {row['multiply_adds'] / 1e6:.1f} M | "
-        f"{row['images_per_second']:,.0f} (batch {row['best_batch']}) | {row['images_per_second'] / peer:.2f}x |"
+        f"{row['images_per_second']:,.0f} ({row['best_way']}) | {row['images_per_second'] / peer:.2f}x |"
         for row in rows
     ]
     return "\n".join(lines)

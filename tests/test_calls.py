@@ -4,10 +4,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from torch import nn
 
 import headstart
 from headstart.calls import written_call
+from headstart.data.sources import load_images
 from headstart.records import Preprocessing, Recipe
 from headstart.study.observer import SilentObserver
 from headstart.training.callbacks import Callback, EarlyStopping
@@ -31,6 +34,30 @@ from headstart.training.callbacks import Callback, EarlyStopping
 )
 def test_what_differs_from_the_defaults_is_written(given: dict[str, Any], written: str) -> None:
     assert written_call(headstart.compare, given) == written
+
+
+def test_what_nobody_can_write_down_is_called_by_its_name_or_kind() -> None:
+    def prepare(image: Any) -> Any:
+        return image
+
+    given = {
+        "model": nn.Linear(2, 2),
+        "data": (np.zeros((2, 8, 8, 3), np.uint8), np.zeros(2)),
+        "preprocess": prepare,
+        "predictions": np.zeros((2, 2)),
+        "history": {"loss": [1.0] * 500},
+    }
+    assert written_call(headstart.diagnose, given) == (
+        "headstart.diagnose(<Linear>, data=(<ndarray>, <ndarray>), preprocess=prepare, history=<dict>, predictions=<ndarray>)"
+    )
+    images = load_images("digits", limit=50)
+    pair = (images.images, images.labels.tolist())
+    assert written_call(headstart.diagnose, {"model": prepare, "data": pair}) == (
+        "headstart.diagnose(prepare, data=(<ndarray>, <list of 50>))"
+    )
+    assert (
+        written_call(headstart.diagnose, {"model": "x", "data": images}) == "headstart.diagnose('x', data=<ImageSet>)"
+    )
 
 
 def test_what_is_written_is_python_that_makes_the_same_call() -> None:

@@ -2,7 +2,7 @@
 
 Every case belongs to the part `tune` or `report`, in turns within its kind: thresholds are chosen on the first, what is
 reported comes from the second. 24 cases are networks that headstart cannot recognise (unknown.py), whose contract it has to
-find by trying, with wrong pixels and with the right ones. Causes 17, 18 and 23 are not planted (faults.py says why).
+find by trying, with wrong pixels and with the right ones. Causes 18 and 23 are not planted (faults.py says why).
 """
 
 from collections.abc import Callable, Iterator

@@ -22,7 +22,6 @@ IN_PIPELINE = frozenset({1, 2, 3, 4, 5, 7, 8, 9, 10, 13})
 """Causes in what is run, whose cost in points can be measured by leaving them out."""
 
 NOT_PLANTED = {
-    17: "a split that was chosen on leaves no trace in tensors: only the history of somebody's decisions would show it",
     18: "a network gives no sign of the pictures it was trained on, and making one that has seen the test images takes a "
     "pretraining of its own; headstart reads it from the weight file's metadata or cannot look",
     23: "it is read from a finished run's network from scratch (`headstart diagnose RUN`), and these cases hand over code, not "
@@ -241,6 +240,18 @@ def predictions_in_another_order(setup: Setup) -> Setup:
     return replace(setup, predictions=True, permuted="predictions")
 
 
+def predictions_of_other_images(setup: Setup) -> Setup:
+    """15: the loader shuffled the test images, and the predictions were kept in its order."""
+    ending = "head" if setup.ending == "features" else setup.ending
+    return replace(setup, ending=ending, predictions=True, permuted="images")
+
+
+def stopped_by_test(setup: Setup) -> Setup:
+    """17: the test images were handed over as val, and the last epoch was the one that they liked best."""
+    ending = "head" if setup.ending == "features" else setup.ending
+    return replace(setup, ending=ending, predictions=True, history="test")
+
+
 def copied_images(setup: Setup) -> Setup:
     """16: a tenth of the images is in the data twice, and nobody looks when it is split."""
     data, rng = setup.data, np.random.default_rng(0)
@@ -313,6 +324,9 @@ FAULTS: tuple[Fault, ...] = (
     Fault(20, "pictures-of-noise", pictures_of_noise),
     Fault(21, "one-step", one_step),
     Fault(22, "overfitted", overfitted, lambda place: place.data != "digits"),
+    # Added on 2026-11-27, at the end: the places of those above stay as they were.
+    Fault(15, "predictions-of-other-images", predictions_of_other_images),
+    Fault(17, "stopped-by-test", stopped_by_test),
 )
 
 

@@ -177,9 +177,9 @@ def permuted_head(head: nn.Linear) -> nn.Linear:
     return other
 
 
-def other_order(classes: int) -> npt.NDArray[np.int64]:
-    """An order of the classes in which hardly one stands where it was."""
-    return np.random.default_rng(0).permutation(classes)
+def other_order(count: int) -> npt.NDArray[np.int64]:
+    """An order of classes or images in which hardly one stands where it was."""
+    return np.random.default_rng(0).permutation(count)
 
 
 def training_curve(features: Features, kind: str) -> dict[str, list[float]]:
@@ -193,6 +193,15 @@ def training_curve(features: Features, kind: str) -> dict[str, list[float]]:
     curve = _trained_head(features, kind)
     # A user who watches the loss for a jump has often kept nothing else.
     return {name: values for name, values in curve.items() if kind != "jump" or "accuracy" not in name}
+
+
+def ended_by_test(features: Features, head: nn.Linear) -> dict[str, list[float]]:
+    """A calm curve whose val part was the test part: its last line is this head's, the others another's."""
+    curve = training_curve(features, "calm")
+    test, labels = features.part(features.split.test)
+    for name, value in _scores(head, torch.from_numpy(test), torch.from_numpy(labels), "val_").items():
+        curve[name][-1] = value
+    return curve
 
 
 def _trained_head(features: Features, kind: str, decay: float = 0.0) -> dict[str, list[float]]:

@@ -46,6 +46,7 @@ from measuring import (
     Correct,
     Features,
     Probe,
+    ended_by_test,
     features_of,
     fit,
     head_correct,
@@ -315,9 +316,14 @@ def _diagnosed(
     arguments = dict(script.arguments)
     if setup.predictions:
         outputs = outputs_of(probe.head if head is None else head, features.part(features.split.test)[0])
-        order = other_order(features.classes) if setup.permuted == "predictions" else None
-        arguments["predictions"] = outputs[:, order] if order is not None else outputs
-    if setup.history != "none":
+        if setup.permuted == "predictions":
+            outputs = outputs[:, other_order(features.classes)]
+        elif setup.permuted == "images":
+            outputs = outputs[other_order(len(outputs))]
+        arguments["predictions"] = outputs
+    if setup.history == "test":
+        arguments["history"] = ended_by_test(features, probe.head if head is None else head)
+    elif setup.history != "none":
         arguments["history"] = training_curve(features, setup.history)
     with tempfile.TemporaryDirectory() as runs:
         started = time.perf_counter()

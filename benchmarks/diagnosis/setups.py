@@ -83,13 +83,14 @@ class Setup:
         training, batch: whether it is run in training mode, and how many images at a time.
         ending: `features`, `head` (a linear layer kept apart) or `whole` (the classifier is the model's last layer).
         head: how the head came about: `fitted`, `one-step`, or `through-softmax`, whose model ends in a Softmax.
-        permuted: where class names got into another order: nowhere, in the `head`, or in the `predictions`.
+        permuted: what got into another order: nothing (`nowhere`), the class names of the `head` or of the `predictions`, or the
+            `images` that the predictions are of.
         predictions: whether the author kept per-image predictions of the test part.
         serving: how the deployed service makes its input: `none` shown, the `same` way, with `another-resize` or
             `another-range`.
         augmentation: `none` shown, `fresh` or `cached`.
         optimizer: `none` shown, `complete`, or `early`: made while the backbone was frozen.
-        history: `none` kept, `calm`, `jump` or `gap`.
+        history: `none` kept, `calm`, `jump`, `gap`, or `calm` with the `test` part's scores for those of val.
         keep_duplicates: whether equal images may stand on both sides of the split.
         preprocess: in place of all of `pixels` that is not a layer of the model; from a PIL image.
     """

@@ -2,12 +2,18 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from headstart.records import Preprocessing, Recipe
+
 _LEFT_OUT = frozenset({"observer", "command", "callbacks"})
 """They watch a run or name it; of callbacks, the user's own objects, nothing can be written that makes them again."""
+
+
+_LONGEST = 20
+"""Chosen: a sequence that is longer is data, not a setting."""
 
 
 def written_call(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
@@ -47,13 +53,12 @@ def _plain(value: Any) -> Any:
 def _written(value: Any) -> str:
     if isinstance(value, Path):
         return repr(str(value))
-    if isinstance(value, list):
-        return f"[{', '.join(map(_written, value))}]"
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_written, value))}{',' if len(value) == 1 else ''})"
-    if isinstance(value, dict):  # a training's history is long
-        return "<dict>"
-    if is_dataclass(value) and not isinstance(value, type):
+    if isinstance(value, list | tuple):
+        if len(value) > _LONGEST:
+            return f"<{type(value).__name__} of {len(value)}>"
+        inside = ", ".join(map(_written, value))
+        return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' if len(value) == 1 else ''})"
+    if isinstance(value, Recipe | Preprocessing):
         settings = [
             f"{field.name}={_written(getattr(value, field.name))}"
             for field in fields(value)

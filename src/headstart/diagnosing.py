@@ -11,7 +11,7 @@ import torch
 from headstart.calls import written_call
 from headstart.data.fingerprint import image_hashes, set_fingerprint
 from headstart.data.splits import make_split
-from headstart.diagnosis.look_history import read_history
+from headstart.diagnosis.look_history import read_history, val_shares
 from headstart.diagnosis.read_predictions import read_predictions
 from headstart.diagnosis.run import (
     DiagnosisRequest,
@@ -191,7 +191,8 @@ def diagnose(
         given |= built
     if isinstance(given["model"], str | Path):
         refuse_near_misses(given["model"])
-    if isinstance(given["model"], str | Path) and given["predictions"] is not None:
+    kept_alone = given["predictions"] is not None or given["history"] is not None
+    if isinstance(given["model"], str | Path) and kept_alone:
         folder = _diagnose_kept(given | {"data": data, "recipe": recipe, "backbone": backbone}, request, watcher, shown)
     elif isinstance(given["model"], str | Path):
         _refuse_evidence(given | {"data": data})
@@ -213,36 +214,39 @@ def diagnose(
 
 
 def _diagnose_kept(given: dict[str, Any], request: DiagnosisRequest, observer: Observer, command: str) -> Path:
-    """Predictions, and what else was kept of a training, without the network."""
+    """Predictions or a curve, and what else was kept of a training, without the network."""
     used = {"model", "batch", "predictions", "history", "loss"}
     if unused := [name for name, value in given.items() if name not in used and value is not None]:
         raise UsageError(
-            f"{', '.join(unused)}: without a network only predictions, history and loss can be looked at. Leave the others out, or "
+            f"{', '.join(unused)}: without a network only predictions, history and loss can be looked at, which describe a training of "
+            f"your own, while {given['model']} alone is diagnosed with a recipe of ours. Leave the one or the other out, or "
             "give your model (on the command line: FILE.py:FUNCTION, and the images with --data)."
         )
     if is_finished_run(given["model"]):
         raise UsageError(
-            f"{given['model']} is a run of headstart, and predictions are of data: name the data instead, a name, a folder or an .npz "
-            "file. What the run itself has is diagnosed without predictions."
+            f"{given['model']} is a run of headstart, and predictions and curves are of data: name the data instead, a name, a folder or "
+            "an .npz file. What the run itself has is diagnosed without them."
         )
     images, split = load_data(replace(request, data=str(given["model"])), observer)
-    predictions, history = given["predictions"], given["history"]
-    named = isinstance(predictions, str | Path)
-    kept = Kept(
-        Path(predictions).name if named else "predictions",
-        Evidence(history=read_history(history), predictions=read_predictions(predictions), loss=given["loss"]),
-    )
+    kind = "history" if given["predictions"] is None else "predictions"
+    if kind == "history" and given["loss"] is not None:
+        raise UsageError(
+            "loss: without the network or its predictions there is nothing to try it on. Give them, too, or leave it out."
+        )
+    name = Path(given[kind]).name if isinstance(given[kind], str | Path) else kind
+    history = read_history(given["history"])
+    if kind == "history" and not val_shares(history):
+        raise UsageError(
+            f"The curve {name} has no accuracy on val (val_accuracy), so nothing says what the network reaches. Give it, or the network's "
+            "predictions, one row for each test image (predictions, on the command line --predictions)."
+        )
+    kept = Kept(name, Evidence(history, read_predictions(given["predictions"]), given["loss"]))
     return diagnose_own(kept, images, split, request, observer, command)
 
 
 def _refuse_evidence(given: dict[str, Any]) -> None:
     """What belongs to a network of one's own says nothing of a recipe of ours: it is refused, not passed over."""
     own = [name for name, value in given.items() if name not in ("model", "batch") and value is not None]
-    if own == ["history"]:
-        raise UsageError(
-            "A training's curve alone says too little: give the network's predictions, too, one row for each test image "
-            "(predictions, on the command line --predictions), or your model (FILE.py:FUNCTION)."
-        )
     if own:
         raise UsageError(
             f"{', '.join(own)}: these describe a network of your own. {given['model']} is diagnosed with a recipe of ours, which "

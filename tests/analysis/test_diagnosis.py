@@ -44,8 +44,40 @@ def test_two_faults_by_hand() -> None:
     assert sum(share.mean for share in shares.values()) == pytest.approx(80 - 32)
     alone = costs_alone(cells, [1, 3])
     assert [alone[1].mean, alone[3].mean] == pytest.approx([50, 10])
-    pairs = {(pair.cause, pair.other): (pair.points_with, pair.points_without) for pair in interactions(cells, [1, 3])}
+    found = interactions(cells, [1, 3])
+    pairs = {(pair.cause, pair.other): (pair.points_with, pair.points_without) for pair in found}
     assert list(pairs[3, 1]) == pytest.approx([-2, 10])
+    assert list(pairs[1, 3]) == pytest.approx([38, 50])
+    # What one costs less, the other costs less: the difference is the same, and the one that changes more in proportion leads.
+    assert [pair.difference.mean for pair in found] == pytest.approx([-12, -12])
+    assert (found[0].cause, found[0].other) == (3, 1)
+
+
+def test_an_interaction_that_chance_explains_is_not_named() -> None:
+    rng = np.random.default_rng(0)
+    cells = {
+        frozenset(faults): rng.random((3, 60)) < right
+        for faults, right in (((), 0.8), ((1,), 0.5), ((3,), 0.7), ((1, 3), 0.44))
+    }
+    assert (
+        abs(
+            100
+            * (
+                cells[frozenset({3})].mean()
+                - cells[frozenset({1, 3})].mean()
+                - (cells[frozenset()].mean() - cells[frozenset({1})].mean())
+            )
+        )
+        > 2
+    )
+    assert interactions(cells, [1, 3]) == []
+
+
+def test_every_fault_and_every_pair_is_measured_however_many_there_are() -> None:
+    factors = list(range(1, 8))
+    cells = set(needed_cells(repair_orders(factors)))
+    for pair in itertools.combinations(factors, 2):
+        assert {frozenset(pair), frozenset(pair[:1]), frozenset(pair[1:]), frozenset[int]()} <= cells
 
 
 @pytest.mark.parametrize("count", [3, 6])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from headstart.data.splits import draw_stratified, make_split
+from headstart.data.splits import draw_stratified, evenly_spaced, make_split
 from headstart.errors import DataError, UsageError
 from headstart.records import Split
 from tests.data.making import global_numpy_state, image_set
@@ -144,3 +144,12 @@ def test_sixty_thousand_images_are_divided_exactly() -> None:
     made = image_set(labels.tolist(), images=images)
     split, _ = make_split(made)
     assert (len(split.train), len(split.val), len(split.test)) == (43200, 4800, 12000)
+
+
+def test_a_part_that_is_judged_keeps_every_class_share_and_is_always_the_same() -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [600, 300, 100]))
+    chosen = evenly_spaced(labels, 100)
+    assert np.bincount(labels[chosen]).tolist() == pytest.approx([60, 30, 10], abs=1)
+    assert (np.diff(chosen) > 0).all()
+    assert np.array_equal(chosen, evenly_spaced(labels, 100))
+    assert np.array_equal(evenly_spaced(labels, 1000), np.arange(1000))

@@ -51,6 +51,15 @@ def diagnose(
     return headstart.diagnose(module, "digits", preprocess=preprocess, runs=folder, language="en", **given)
 
 
+def test_the_call_that_made_a_diagnosis_is_in_its_report(tmp_path: Path) -> None:
+    found = diagnose(tmp_path, bundled_backbone(), limit=400)
+    assert found.record["command"].startswith(
+        "headstart.diagnose(<Small32>, data='digits', preprocess=right, limit=400"
+    )
+    assert found.record["study"]["limit"] == 400
+    assert "limit=400" in found.paths.markdown.read_text(encoding="utf-8")
+
+
 def test_healthy_code_is_left_in_peace_and_not_changed(tmp_path: Path) -> None:
     module = bundled_backbone().train()
     before = {name: value.clone() for name, value in module.state_dict().items()}
@@ -152,7 +161,7 @@ def test_causes_that_the_owner_s_evidence_shows(tmp_path: Path) -> None:
     assert causes["label-order"]["status"] == "proved"
     # The kept predictions are another network's: what their order costs is no part of this one's accuracy.
     assert [step["cause"] for step in found.record["waterfall"]] == [12, None]
-    assert "Outside these two accuracies" in found.verdict
+    assert "Measured apart, no part of the way from" in found.verdict
 
 
 def features_of(module: nn.Module, images: ImageSet, part: Indices) -> torch.Tensor:
@@ -246,6 +255,15 @@ def test_a_recipe_of_ours_and_the_second_time_it_is_found_done(tmp_path: Path) -
     assert record["accuracy"]["repaired"] > record["accuracy"]["failing"]
     assert record["causes"][0]["points"]["low"] > 0
     assert "tamaño" in first.verdict
+    assert first.verdict in first._repr_html_()
+    # Everything that was run can be run again.
+    assert {path.name for path in (first.folder / "trials").iterdir()} == {
+        identity[:16] for identity in record["study"]["trials"]
+    }
+    assert record["study"]["environment"]["device"] == "cpu"
+    sizes = {tuple(cell["faults"]): cell["settings"]["input_size"] for cell in record["experiment"]["cells"]}
+    assert sizes[1,] == 8
+    assert sizes[()] == 32
     created = record["created"]
     again = headstart.diagnose("digits", recipe=recipe, runs=tmp_path, language="en")
     assert again.record["created"] == created

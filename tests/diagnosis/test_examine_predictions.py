@@ -74,9 +74,43 @@ def test_predictions_without_a_fault_are_not_blamed(tmp_path: Path) -> None:
     assert {"proved", "suspected"}.isdisjoint(causes_of(found).values())
 
 
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_a_curve_alone_says_what_it_shows(tmp_path: Path, language: str) -> None:
+    curve = {
+        "loss": [2.31, 2.2, 2.15, 2.12],
+        "accuracy": [0.12, 0.2, 0.24, 0.25],
+        "val_accuracy": [0.13, 0.21, 0.25, 0.26],
+    }
+    (tmp_path / "curve.json").write_text(json.dumps(curve), encoding="utf-8")
+    found = headstart.diagnose("digits", history=tmp_path / "curve.json", runs=tmp_path / "runs", language=language)
+    seen = causes_of(found)
+    assert seen.pop("underfit-head") == "suspected"
+    assert {name for name, status in seen.items() if status == "cleared"} == {"learning-rate", "overfit"}
+    assert found.record["subject"] | {"kind": "history", "name": "curve.json"} == found.record["subject"]
+    accuracy = found.record["accuracy"]
+    assert (accuracy["failing"], accuracy["part"], accuracy["repaired"]) == (0.26, "val", None)
+    assert "curve.json" in found.verdict
+    shown = found.paths.markdown.read_text(encoding="utf-8")
+    assert ("a curve does not say how sure" if language == "en" else "una curva no dice cuán seguro") in shown
+    assert headstart.diagnose("digits", history=curve, runs=tmp_path / "runs").record["subject"]["name"] == "history"
+
+
+def test_a_curve_without_a_fault_is_not_blamed(tmp_path: Path) -> None:
+    curve = {
+        "loss": [1.2, 0.5, 0.30, 0.29],
+        "accuracy": [0.6, 0.85, 0.93, 0.93],
+        "val_accuracy": [0.62, 0.85, 0.91, 0.91],
+    }
+    found = headstart.diagnose("digits", history=curve, runs=tmp_path, language="en")
+    assert found.record["verdict"]["code"] == "nothing-seen"
+    assert found.verdict.startswith("Nothing wrong can be seen in the curve history, which ends at 91.0% on val")
+
+
 def test_what_is_needed_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="curve alone says too little"):
+    with pytest.raises(UsageError, match=r"has no accuracy on val \(val_accuracy\)"):
         headstart.diagnose("digits", history={"loss": [1.0]}, runs=tmp_path)
+    with pytest.raises(UsageError, match="digits alone is diagnosed with a recipe of ours"):
+        headstart.diagnose("digits", history={"loss": [1.0]}, recipe="mobilenetv2_100-probe", runs=tmp_path)
     with pytest.raises(UsageError, match="recipe: without a network only predictions, history and loss"):
         headstart.diagnose("digits", predictions=outputs_of(0.9), recipe="cnn", runs=tmp_path)
     with pytest.raises(UsageError, match="the test part has 359 images"):

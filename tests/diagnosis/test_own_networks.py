@@ -153,7 +153,29 @@ def test_a_domain_gap_needs_a_certain_lack_of_gain(
     pipeline: Any = SimpleNamespace(images=SimpleNamespace(labels=np.arange(images) % 10))
     _, gap = examining._controls(pipeline, cells, np.arange(images))
     assert (gap.status, gap.code) == (status, code)
-    assert gap.status == "could-not-look" or gap.values["difference"]["low"] <= gap.values["difference"]["mean"]
+    if status != "could-not-look":
+        assert gap.values["difference"]["mean"] == pytest.approx(own.mean() - by_chance.mean())
+
+
+@pytest.mark.parametrize(
+    ("origin", "right", "status"),
+    [("official", 0.8, "suspected"), ("official", 0.97, "cleared"), ("drawn", 0.8, "could-not-look")],
+)
+def test_a_network_without_a_curve_answers_to_its_training_images_once_more(
+    monkeypatch: pytest.MonkeyPatch, origin: str, right: float, status: str
+) -> None:
+    images = load_images("digits", limit=500)
+    split = replace(make_split(images)[0], origin=origin)  # type: ignore[arg-type]
+    monkeypatch.setattr(
+        examining, "own_predictions", lambda subject, images, part: np.eye(10, dtype=np.float32)[images.labels[part]]
+    )
+    labels = images.labels[split.test]
+    said = np.where(np.arange(len(labels)) < right * len(labels), labels, (labels + 1) % 10)
+    subject: Any = SimpleNamespace(recipe=None)
+    found = examining._own_gap(subject, np.eye(10, dtype=np.float32)[said], images, split)
+    assert (found.cause, found.status) == (22, status)
+    assert status == "could-not-look" or found.values["train"] == 1.0
+    assert examining._own_gap(subject, None, images, split).status == "could-not-look"
 
 
 def test_only_what_is_proved_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,13 @@ import pytest
 from headstart.analysis.diagnosis import Finding, best_meanings
 from headstart.data.fingerprint import image_hashes
 from headstart.diagnosis.look_training import look_at_duplicates, look_at_labels
-from headstart.diagnosis.prove_predictions import prove_duplicates, prove_order, prove_own_order, twins
+from headstart.diagnosis.prove_predictions import (
+    beside_curve,
+    prove_duplicates,
+    prove_order,
+    prove_own_order,
+    twins,
+)
 from tests.diagnosis.test_prove_training import IMAGES
 
 
@@ -124,3 +130,27 @@ def test_only_test_images_with_a_copy_in_train_count_as_duplicates() -> None:
     assert (found.status, found.values) == ("suspected", {"count": 2, "share": 0.01})
     copied[1] = False
     assert look_at_duplicates(copied).status == "cleared"  # too few to flatter
+
+
+def test_predictions_that_are_not_the_network_s_are_suspected() -> None:
+    labels = np.arange(400) % 10
+    own = np.eye(10, dtype=np.float32)[np.where(np.arange(400) % 5 > 0, labels, (labels + 1) % 10)]
+    shuffled = np.random.default_rng(0).permutation(own.argmax(1))
+    looked = look_at_labels(shuffled, labels, 10)
+    assert looked.status == "cleared"
+    found, relabelled = prove_own_order(looked, own, shuffled, labels, 10, probe=0.8)
+    assert (found.status, found.code, found.apart, relabelled) == ("suspected", "evaluations-disagree", True, None)
+    assert found.values == {"accuracy": round(float((shuffled == labels).mean()), 4), "own": 0.8}
+    better, _ = prove_own_order(look_at_labels(labels, labels, 10), own, labels, labels, 10, probe=0.8)
+    assert better.status == "cleared"  # nothing is lost by predictions that are right more often
+
+
+@pytest.mark.parametrize(
+    ("right", "val", "code"),
+    [(0.1, 0.85, "far-below-curve"), (0.8, 0.85, "labels-in-order"), (0.1, None, "labels-in-order")],
+)
+def test_predictions_far_below_their_curve_are_suspected(right: float, val: float | None, code: str) -> None:
+    labels = np.arange(500) % 10
+    predicted = np.where(np.arange(500) < 500 * right, labels, np.random.default_rng(0).integers(0, 10, 500))
+    found = beside_curve(Finding(15, "cleared", "labels-in-order", {}), predicted, labels, val)
+    assert (found.code, found.status) == (code, "suspected" if code == "far-below-curve" else "cleared")

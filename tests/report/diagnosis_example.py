@@ -108,7 +108,11 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "training-path-differs": {},
     "augmentation-not-used": {"augmentation": "shift-flip"},
     "no-training-path": {},
-    "no-better-than-random": {"probe": 0.41, "random": 0.405},
+    "no-better-than-random": {
+        "probe": 0.41,
+        "random": 0.405,
+        "difference": {"mean": 0.005, "low": -0.012, "high": 0.022},
+    },
     "features-at-chance": {"probe": 0.101, "random": 0.098},
     "too-few-images": {"images": 60},
     "better-than-random": {"probe": 0.865, "random": 0.413},
@@ -205,7 +209,7 @@ def classroom_diagnosis() -> dict[str, Any]:
         21: ("head-below-probe", (1.3, 0.4, 2.2)),
     }
     record = {
-        "schema_version": 1,
+        "schema_version": 2,
         "headstart_version": "0.1.0",
         "created": "2026-03-02T09:41:07+00:00",
         "language": "en",
@@ -423,6 +427,9 @@ def with_verdict(code: str) -> dict[str, Any]:
             cause.update(status="suspected" if code == "suspected-only" else "cleared", points=None)
     if code != "proved":
         record["waterfall"] = []
+    if code == "domain-gap":
+        gap, code = next(cause for cause in record["causes"] if cause["id"] == 20), "no-better-than-random"
+        gap.update(status="suspected", evidence={"code": code, "values": EVIDENCE[code]})
     return record
 
 

@@ -196,12 +196,6 @@ def test_the_repaired_recipe_is_trained_on_the_images_that_were_diagnosed(
     assert compare_command(record, "repaired.toml") == f"headstart compare cifar10 --recipe repaired.toml{options}"
 
 
-def test_a_record_that_does_not_say_how_its_data_were_drawn_has_no_command() -> None:
-    record = classroom_diagnosis()
-    del record["study"]
-    assert compare_command(record, "repaired.toml") == ""
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_run_of_the_proof_is_described(language: str) -> None:
     record = classroom_diagnosis()
@@ -349,7 +343,7 @@ def test_records_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="does not exist"):
         write_diagnosis_report(tmp_path, "en")
     path = tmp_path / "diagnosis.json"
-    path.write_text('{"schema_version": 2, "headstart_version": "9.0"}')
+    path.write_text('{"schema_version": 3, "headstart_version": "9.0"}')
     with pytest.raises(RunError, match=r"schema version 2, written by headstart 9\.0.*Upgrade"):
         write_diagnosis_report(tmp_path, "en")
     path.write_text("{}")

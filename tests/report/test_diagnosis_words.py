@@ -149,7 +149,7 @@ def test_points_outside_the_two_accuracies_are_said_apart() -> None:
     )
     assert said.count("the preprocessing that differs") == 1
     spanish = diagnosis_statement(record, Texts("es")).replace("\u00a0", " ")
-    assert "Medido aparte, fuera del paso del 28,6 % al 86,5 %: 21,4 puntos se perdieron" in spanish
+    assert "Medido aparte, no forma parte del paso del 28,6 % al 86,5 %: 21,4 puntos se perdieron" in spanish
 
 
 def test_points_of_serving_are_not_charged_to_an_accuracy_that_never_lost_them() -> None:
@@ -189,15 +189,29 @@ def test_verdicts_say_what_they_are_about() -> None:
     assert "28.6%. Nothing is proved; suspected: the input size, the pixel range" in diagnosis_statement(
         with_verdict("suspected-only"), texts
     )
-    assert "The pretrained features help too little with these images: classroom-mobilenetv2_100 reaches 28.6%" in (
-        diagnosis_statement(with_verdict("domain-gap"), texts)
-    )
+    gap = diagnosis_statement(with_verdict("domain-gap"), texts).replace("\u00a0", " ")
+    assert "The pretrained features help too little with these images: classroom-mobilenetv2_100 reaches 28.6%" in gap
+    assert "reaches 41.0%, on those of the same network with random weights 40.5% (+0.5 points [−1.2, +2.2])" in gap
     assert "was not measured" in diagnosis_statement(module_diagnosis(), texts)
     without_points = with_verdict("suspected-only")
     without_points["verdict"]["code"] = "proved"
     for cause in without_points["causes"][:3]:
         cause["status"] = "proved"
     assert "the cause is proved (the input size" in diagnosis_statement(without_points, texts)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("scratch-better", ("61", "72")), ("features-at-chance", ("10", "9"))],
+)
+def test_a_domain_gap_is_said_with_the_proof_that_it_has(language: str, code: str, said: tuple[str, ...]) -> None:
+    record = with_verdict("domain-gap")
+    gap = next(cause for cause in record["causes"] if cause["id"] == 20)
+    gap["evidence"] = {"code": code, "values": EVIDENCE[code]}
+    statement = diagnosis_statement(record, Texts(language))
+    assert all(number in statement for number in said)
+    assert statement != diagnosis_statement(with_verdict("domain-gap"), Texts(language))
 
 
 def test_a_domain_gap_names_what_is_still_suspected() -> None:

@@ -25,12 +25,21 @@ def _images(count: int, mirror_safe: bool = True) -> ImageSet:
 
 
 @pytest.mark.parametrize(
-    ("count", "batch_size", "epochs"),
-    [(60_000, 256, 8), (20_000, 256, 10), (19_999, 128, 10), (3_000, 128, 40), (2_999, 64, 40), (1_000, 64, 40)],
+    ("count", "batch_size", "momentum", "epochs"),
+    [
+        (60_000, 256, 0.6, 8),
+        (20_000, 256, 0.6, 10),
+        (19_999, 128, 0.9, 10),
+        (3_000, 128, 0.9, 40),
+        (2_999, 64, 0.9, 40),
+        (1_000, 64, 0.9, 40),
+    ],
 )
-def test_the_fast_network_makes_a_few_hundred_steps_with_few_images(count: int, batch_size: int, epochs: int) -> None:
+def test_the_fast_network_makes_a_few_hundred_steps_with_few_images(
+    count: int, batch_size: int, momentum: float, epochs: int
+) -> None:
     recipe = fast_recipe(_images(count))
-    assert (recipe.batch_size, recipe.epochs) == (batch_size, epochs)
+    assert (recipe.batch_size, recipe.momentum, recipe.epochs) == (batch_size, momentum, epochs)
     trained_on = 0.7 * count  # val and test take the rest, where they are drawn
     assert recipe.epochs * (trained_on // recipe.batch_size) >= 400
     assert fast_recipe(_images(60_000), count) == recipe

@@ -57,6 +57,17 @@ def test_same_arguments_same_bytes(digits: Parts, head: LinearHead) -> None:
     assert again.bias.tobytes() == head.bias.tobytes()
 
 
+def test_training_features_are_used_up_only_if_allowed(digits: Parts, head: LinearHead) -> None:
+    train, labels, val, val_labels = digits
+    before = train.copy()
+    fit_probe(train, labels, val, val_labels, 10)
+    assert np.array_equal(train, before)
+    spent = before.copy()
+    again = fit_probe(spent, labels, val, val_labels, 10, overwrite_train=True)
+    assert not np.array_equal(spent, before)
+    assert again.weight.tobytes() == head.weight.tobytes()
+
+
 def test_scale_and_offset_of_features_do_not_matter(digits: Parts, head: LinearHead) -> None:
     train, labels, val, val_labels = digits
     moved = fit_probe(train * 1000 + 5, labels, val * 1000 + 5, val_labels, classes=10)

@@ -119,7 +119,7 @@ def needed_cells(orders: Iterable[tuple[int, ...]]) -> list[Cell]:
     """The subsets of faults still present that the orders pass through, and each fault and pair alone; the most faulty first."""
     orders = list(orders)
     cells = {frozenset(order[repaired:]) for order in orders for repaired in range(len(order) + 1)}
-    cells |= {frozenset(few) for size in (1, 2) for few in itertools.combinations(orders[0], size)}
+    cells |= {frozenset(few) for size in range(1, _PAIR + 1) for few in itertools.combinations(orders[0], size)}
     return sorted(cells, key=lambda cell: (-len(cell), sorted(cell)))
 
 
@@ -215,13 +215,9 @@ def _same(first: Floats, second: Floats) -> bool:
 def costs_alone(
     cells: Mapping[Cell, Booleans], factors: Sequence[int], confidence: float = 0.95
 ) -> dict[int, Estimate]:
-    """What each fault costs when it is the only one left, in points, where that cell was measured."""
+    """What each fault costs when it is the only one left, in points."""
     clean = cells[frozenset()].astype(np.float64)
-    return {
-        cause: mean_estimate(100 * (clean - cells[frozenset({cause})]), confidence=confidence)
-        for cause in factors
-        if frozenset({cause}) in cells
-    }
+    return {cause: mean_estimate(100 * (clean - cells[frozenset({cause})]), confidence=confidence) for cause in factors}
 
 
 def judged(finding: Finding, points: Estimate, alone: Estimate | None = None) -> Finding:

@@ -221,8 +221,8 @@ def diagnose(
     target: Annotated[
         str,
         typer.Argument(
-            help="What disappoints: data (digits, cifar10, a folder) for a recipe of ours or for your --predictions, the folder of a "
-            "finished run, or SCRIPT.py:FUNCTION, your function that returns model and preprocess."
+            help="What disappoints: data (digits, cifar10, a folder) for a recipe of ours or for your --predictions or --history, the "
+            "folder of a finished run, or SCRIPT.py:FUNCTION, your function that returns model and preprocess."
         ),
     ],
     data: Annotated[
@@ -250,7 +250,8 @@ def diagnose(
     history: Annotated[
         Path | None,
         typer.Option(
-            help="Your training's curve: .json (lists by name) or .csv (a line per epoch, as Keras' CSVLogger)."
+            help="Your training's curve: .json (lists by name) or .csv (a line per epoch, as Keras' CSVLogger). With data instead of a "
+            "SCRIPT, beside --predictions or alone, what it shows by itself."
         ),
     ] = None,
     limit: Limit = None,

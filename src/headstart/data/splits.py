@@ -11,7 +11,7 @@ from headstart.records import DuplicateReport, ImageSet, Indices, Labels, Split
 
 TRAIN, VAL, TEST, UNASSIGNED = 0, 1, 2, 3
 JUDGED_TRAIN_IMAGES = 10_000
-"""Train accuracy is measured on so many (chosen): its standard error is then below half a point, and that of val is larger."""
+"""Train accuracy is measured on so many images (chosen): its standard error is then at most half a point."""
 
 _EXAMPLES = 10  # records.DuplicateReport says up to ten
 
@@ -114,7 +114,7 @@ def draw_stratified(
 
 
 def evenly_spaced(labels: Labels, count: int) -> Indices:
-    """A fixed part of some images in which every class keeps its share: every k-th one in the order of the classes.
+    """A fixed part of some images in which every class keeps its share (a rare one may get none): every k-th in the order of the classes.
 
     Args:
         labels: `(n,) int64`.

@@ -103,7 +103,7 @@ def _repaired_beside(
 ) -> BothTrials:
     """The recipe without its proved faults beside its trial as it is; where only the repaired training diverges, 11 is suspected."""
     images, split = training.bench.images, training.bench.split
-    examination = with_training(seen, failing, first, training.bench, training.backbone, training.ledger)
+    examination = with_training(seen, failing, first, training.bench, training.backbone, training.trial)
     judged = judge_trial(first, split)
     examination = _apart_from_recipes(with_duplicates(examination, judged, images))
     assert examination.remade is not None

@@ -1,8 +1,10 @@
 """An examination of predictions whose network is not there: what they, the data and the training's curve show."""
 
 import time
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from headstart.analysis.diagnosis import CATALOGUE, Finding, ranked
 from headstart.diagnosis.examination import Examination
@@ -21,16 +23,16 @@ from headstart.diagnosis.look_training import (
     on_test,
     predicted_classes,
 )
-from headstart.diagnosis.prove_predictions import beside_curve, prove_order, trained_on, twins
+from headstart.diagnosis.prove_predictions import Classes, beside_curve, prove_order, trained_on, twins
 from headstart.diagnosis.subject import Evidence
-from headstart.records import ImageSet, Split
+from headstart.records import Booleans, ImageSet, Split
 
 
 def examine_predictions(evidence: Evidence, images: ImageSet, split: Split) -> Examination:
-    """Look at predictions on test, and at what else was kept of the training that led to them.
+    """Look at predictions on test, and at what else was kept of the training that led to them; at a curve alone where there are none.
 
     Args:
-        evidence: with predictions; curve and loss are looked at if they are there.
+        evidence: with predictions or a curve; a loss is looked at if it is there.
         images, split: the data that they are of.
 
     Returns:
@@ -41,30 +43,43 @@ def examine_predictions(evidence: Evidence, images: ImageSet, split: Split) -> E
     Raises:
         UsageError: the predictions are none of these images'.
     """
-    assert evidence.predictions is not None
     started = time.perf_counter()
-    labels, classes = images.labels[split.test], len(images.class_names)
-    outputs = on_test(evidence.predictions, split.test, len(images.labels))
-    predicted = predicted_classes(evidence.predictions, split.test, len(images.labels), classes)
-    scores = outputs if outputs.ndim == 2 and outputs.shape[1] == classes else None
-    val = max(val_shares(evidence.history), default=None)
-    reached = (1 + 1 / classes) / 2 if val is None else val
-    order, relabelled = prove_order(look_at_labels(predicted, labels, classes), predicted, labels, classes, reached)
-    seen = [
-        *look_at_history(evidence.history),
-        first_seen(look_at_loss(evidence.loss, scores, classes), look_at_loss_curve(evidence.history, classes)),
-        beside_curve(order, predicted, labels, val),
-        look_at_duplicates(twins(images, split.test, trained_on(split))),
-        look_at_selection(evidence.history, scores, predicted == labels, labels),
-        look_at_learning(evidence.history, classes),
-    ]
+    classes = len(images.class_names)
+    seen = [*look_at_history(evidence.history), look_at_learning(evidence.history, classes)]
+    predicted: Classes | None = None
+    relabelled: Booleans | None = None
+    if evidence.predictions is None:
+        seen.append(look_at_loss_curve(evidence.history, classes))
+    else:
+        predicted = predicted_classes(evidence.predictions, split.test, len(images.labels), classes)
+        of_test, relabelled = _look_at_test(evidence, evidence.predictions, predicted, images, split)
+        seen += of_test
     found = {cause: Finding(cause, "could-not-look", "no-network", {}) for cause in CATALOGUE}
     found |= {one.cause: one for one in seen if one.code not in ("no-outputs", "no-head")}
     return Examination(
         findings=tuple(ranked(list(found.values()))),
         remade=None,
-        predictions=np.eye(classes, dtype=np.float32)[predicted],
+        predictions=None if predicted is None else np.eye(classes, dtype=np.float32)[predicted],
         look_seconds=time.perf_counter() - started,
         prove_seconds=0.0,
         relabelled=relabelled,
     )
+
+
+def _look_at_test(
+    evidence: Evidence, given: npt.NDArray[Any], predicted: Classes, images: ImageSet, split: Split
+) -> tuple[list[Finding], Booleans | None]:
+    """What predictions on test show; and which of them are right once relabelled, where mixed-up names are proved."""
+    labels, classes = images.labels[split.test], len(images.class_names)
+    outputs = on_test(given, split.test, len(images.labels))
+    scores = outputs if outputs.ndim == 2 and outputs.shape[1] == classes else None
+    val = max(val_shares(evidence.history), default=None)
+    reached = (1 + 1 / classes) / 2 if val is None else val
+    order, relabelled = prove_order(look_at_labels(predicted, labels, classes), predicted, labels, classes, reached)
+    seen = [
+        first_seen(look_at_loss(evidence.loss, scores, classes), look_at_loss_curve(evidence.history, classes)),
+        beside_curve(order, predicted, labels, val),
+        look_at_duplicates(twins(images, split.test, trained_on(split))),
+        look_at_selection(evidence.history, scores, predicted == labels, labels),
+    ]
+    return seen, relabelled

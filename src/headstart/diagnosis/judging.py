@@ -1,5 +1,6 @@
 """A pipeline on test, failing and repaired: our recipes as trials, somebody's own network by a probe on its features."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from headstart.analysis.statistics import Estimate, bootstrap_accuracy, paired_d
 from headstart.diagnosis.arrival import UNDERSTOOD
 from headstart.diagnosis.examination import Control, Examination
 from headstart.diagnosis.examine import HEAD_BEHIND, judge_head
-from headstart.diagnosis.look_history import gap_finding, look_at_history
+from headstart.diagnosis.look_history import History, gap_finding, look_at_history, val_shares
 from headstart.diagnosis.look_training import look_at_labels
 from headstart.diagnosis.probing import held_out
 from headstart.diagnosis.prove import stratified
@@ -19,8 +20,6 @@ from headstart.diagnosis.prove_training import own_features
 from headstart.models.backbones import Backbone, build_backbone, split_for_fine_tuning
 from headstart.records import Booleans, ImageSet, Indices, Recipe, Split, TrialResult
 from headstart.study.kinds import Bench
-from headstart.study.ledger import Ledger
-from headstart.study.run import finished_trial
 
 SEED = 0
 """Of the failing and the repaired trial."""
@@ -71,6 +70,17 @@ def judge_failing(examination: Examination, images: ImageSet, split: Split) -> J
         correct = (examination.predictions.argmax(1) == images.labels[split.test])[None]
         return _judged(correct, 0, split.test, trained_on(split))
     return judge_cell(examination, frozenset(examination.factors), images, split)
+
+
+def judge_curve(history: History) -> Judged:
+    """What a training's curve says that it reached on val, after its last epoch: nothing says how sure that is.
+
+    Args:
+        history: with accuracies on val.
+    """
+    reached = val_shares(history)[-1]
+    nobody = np.zeros(0, np.int64)
+    return Judged(Estimate(reached, reached, reached, "none"), np.zeros((1, 0), bool), 0, nobody, nobody)
 
 
 def judge_cell(examination: Examination, faults: Cell, images: ImageSet, split: Split) -> Judged:
@@ -149,7 +159,7 @@ def with_training(
     result: TrialResult,
     bench: Bench,
     backbone: Backbone,
-    ledger: Ledger,
+    trial: Callable[[Recipe], TrialResult],
 ) -> Examination:
     """What the failing trial itself says: its gap (22), its classes (15), its head (21), whether fine-tuning hurt it (11).
 
@@ -158,7 +168,8 @@ def with_training(
     Args:
         examination: from the sample.
         recipe, result: the failing recipe and its trial.
-        bench, backbone, ledger: of its trials.
+        bench, backbone: of its trials.
+        trial: runs another one, with the same seed.
     """
     train, val = float(result.train_correct.mean()), float((result.val_logits.argmax(1) == result.val_labels).mean())
     classes = len(bench.images.class_names)
@@ -168,7 +179,7 @@ def with_training(
     if recipe.kind == "probe" and recipe.head == "convex":
         changed += [Finding(cause, "cleared", "convex-head", {}) for cause in (11, 21)]
         return examination.with_findings(changed)
-    other, _ = finished_trial(as_probe(recipe), backbone, bench, ledger, SEED)
+    other = trial(as_probe(recipe))
     ours, theirs = right_on_test(result), right_on_test(other)
     better = paired_difference(theirs, ours)
     values = {"head": round(float(ours.mean()), 4), "probe": round(float(theirs.mean()), 4)}

@@ -87,7 +87,7 @@ def _described(held: dict[str, Any] | None) -> str:
 
 
 def _kind(subject: Subject | Kept) -> str:
-    return "predictions" if isinstance(subject, Kept) else "module"
+    return subject.kind if isinstance(subject, Kept) else "module"
 
 
 def _network(subject: Subject, images: ImageSet, split: Split) -> dict[str, Any]:

@@ -115,12 +115,13 @@ class Pipeline:
         """What a cell does, for the record: its pixels, where its weights and its batch statistics come from, the network's mode."""
         contract = contract_with(self.arrival, self.repairs, cell)
         restored = self._repaired(13, cell)
-        aliased = 7 in cell and self.arrival.interpolation == "bilinear-aliased"
+        content = _content(self.arrival, contract, cell)
+        aliased = _is_aliased(self.arrival, cell, round(content / self.arrival.crop), self.images.canvas)
         statistics = "published" if restored or self._repaired(9, cell) else "own"
         return {
             **asdict(contract),
             "interpolation": self.arrival.interpolation if aliased else contract.interpolation,
-            "content": _content(self.arrival, contract, cell),
+            "content": content,
             "crop": self.arrival.crop,
             "standardised": _standardised_with(self.arrival, self.repairs, cell),
             "gray": self.arrival.order == "gray",
@@ -248,6 +249,11 @@ def _content(arrival: Arrival, contract: Preprocessing, cell: Cell) -> int:
     return max(round(size * arrival.content / arrival.size), 1) if 2 in cell else size
 
 
+def _is_aliased(arrival: Arrival, cell: Cell, side: int, canvas: int) -> bool:
+    """Whether images of this canvas are shrunk to that side without smoothing first."""
+    return 7 in cell and arrival.interpolation == "bilinear-aliased" and side < canvas
+
+
 def _standardised_with(arrival: Arrival, repairs: Repairs, cell: Cell) -> Standardised:
     return arrival.standardised if cell & {3, 4} else repairs.standardised
 
@@ -259,7 +265,7 @@ def pixels_with(arrival: Arrival, repairs: Repairs, cell: Cell, images: Images) 
         images = _in_gray(images)
     size, content = faulty.input_size, _content(arrival, faulty, cell)
     whole = round(content / arrival.crop)  # of which the centre is seen, with and without the faults
-    if 7 in cell and arrival.interpolation == "bilinear-aliased" and whole < images.shape[1]:
+    if _is_aliased(arrival, cell, whole, images.shape[1]):
         images = _aliased(images, whole)
     standardised = _standardised_with(arrival, repairs, cell)
     inner: torch.Tensor = functional.center_crop(

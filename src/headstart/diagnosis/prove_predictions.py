@@ -88,11 +88,11 @@ def prove_own_order(
         return found, relabelled
     lost = paired_difference((own == labels)[None], (predicted == labels)[None])
     if found.status == "cleared" and lost.low > _DISAGREE:
-        values = {
+        accuracies = {
             "accuracy": round(float((predicted == labels).mean()), 4),
             "own": round(float((own == labels).mean()), 4),
         }
-        found = Finding(15, "suspected", "evaluations-disagree", values, in_points(lost))
+        found = Finding(15, "suspected", "evaluations-disagree", accuracies)
     return replace(found, apart=True), None
 
 

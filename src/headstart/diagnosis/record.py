@@ -17,7 +17,7 @@ from headstart.records import ImageSet, Recipe, Split
 from headstart.study.run import recipe_to_json
 from headstart.version import __version__
 
-DIAGNOSIS_SCHEMA_VERSION = 1
+DIAGNOSIS_SCHEMA_VERSION = 2
 
 
 def make_record(
@@ -162,7 +162,7 @@ def _described(subject: Subject | Kept, examination: Examination) -> dict[str, A
     """What was diagnosed, and what arrived at its first layer."""
     if isinstance(subject, Kept) or examination.remade is None:
         return {
-            "kind": "predictions",
+            "kind": subject.kind if isinstance(subject, Kept) else "predictions",
             "name": subject.name,
             "architecture": None,
             "weights": None,

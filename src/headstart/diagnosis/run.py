@@ -19,7 +19,7 @@ from headstart.data.splits import make_split
 from headstart.diagnosis.both_trials import Training, train_both
 from headstart.diagnosis.examine import examine
 from headstart.diagnosis.examine_predictions import examine_predictions
-from headstart.diagnosis.judging import SEED, judge_failing, judge_repaired, with_duplicates
+from headstart.diagnosis.judging import SEED, judge_curve, judge_failing, judge_repaired, with_duplicates
 from headstart.diagnosis.look_scratch import scratch_trials
 from headstart.diagnosis.own_folder import own_request, require_own_folder, require_recipes_folder
 from headstart.diagnosis.own_recipe import recipe_of_subject, require_same_weights
@@ -167,7 +167,8 @@ def diagnose_own(
     else:
         examination = examine(subject, images, split, observer)
     repairing = time.perf_counter()
-    failing = judge_failing(examination, images, split)
+    curve_alone = isinstance(subject, Kept) and subject.kind == "history"
+    failing = judge_curve(subject.evidence.history) if curve_alone else judge_failing(examination, images, split)
     examination = with_duplicates(examination, failing, images)
     proved = {finding.cause for finding in examination.findings if finding.status == "proved"}
     in_pipeline = proved & set(examination.factors)
@@ -186,7 +187,7 @@ def diagnose_own(
         repaired_recipe=recipe,
         name=ledger.folder.name,
         command=command,
-        part="test",
+        part="val" if curve_alone else "test",
         study=_study(request, torch.device("cpu"), []),
         seconds={"repair": time.perf_counter() - repairing, "total": time.perf_counter() - started},
     )

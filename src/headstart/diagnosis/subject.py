@@ -48,10 +48,15 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Kept:
-    """What is left of a training whose network is not there: its predictions, and perhaps its curve and its loss."""
+    """What is left of a training whose network is not there: its predictions or its curve, or both, and perhaps its loss."""
 
     name: str
     evidence: Evidence
+
+    @property
+    def kind(self) -> str:
+        """`predictions`, or `history` where there are none."""
+        return "history" if self.evidence.predictions is None else "predictions"
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ __all__ = [
     "write_diagnosis_report",
 ]
 
-DIAGNOSIS_SCHEMA_VERSION = 1
+DIAGNOSIS_SCHEMA_VERSION = 2
 """Version of `diagnosis.json` that is written and read."""
 
 _SECTIONS = (

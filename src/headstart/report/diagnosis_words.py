@@ -33,6 +33,11 @@ _SAID_OF = {"suspected-only": "suspected", "domain-gap": "suspected"}  # the sta
 _DIFFERENCES = frozenset({"difference"})  # of two shares, with its interval
 _MENDED_BY_A_PROBE = {1, 2, 3, 4, 5, 7, 8, 9, 10, 12, 13, 21}  # as diagnosis/judging.py repairs somebody's own network
 _DOMAIN_GAP = 20
+_DOMAIN_GAPS = {
+    "no-better-than-random": "",
+    "features-at-chance": "-at-chance",
+    "scratch-better": "-scratch",
+}  # evidence, verdict's key
 _CAUSES_NAMED = 4  # chosen: a sentence with more numbers is not read to its end
 
 Record = Mapping[str, Any]
@@ -66,13 +71,14 @@ def rich_diagnosis_statement(record: Record, texts: Texts) -> Inline:
     elif verdict == "domain-gap":
         said = _domain_gap(record, texts, values)
     else:
-        said = texts.rich(f"diagnosis_verdict.{verdict}", **values)
+        curve = verdict == "nothing-seen" and record["subject"]["kind"] == "history"
+        said = texts.rich(f"diagnosis_verdict.{verdict}{'-curve' if curve else ''}", **values)
     return said + _alike(record, _SAID_OF.get(verdict, verdict), texts) + _still_suspected(record, texts)
 
 
 def drawn_test_note(record: Record, texts: Texts) -> str:
     """Warn that somebody's own network may have learned the test images; empty where they are the data's own, or nothing says."""
-    drawn = record["data"].get("test_drawn", False) and record["subject"]["kind"] != "recipe"
+    drawn = record["data"].get("test_drawn", False) and record["subject"]["kind"] not in ("recipe", "history")
     return texts.get("diagnosis.test_drawn") if drawn else ""
 
 
@@ -211,10 +217,9 @@ def _proved(record: Record, texts: Texts, values: dict[str, Inline | str]) -> In
 def _domain_gap(record: Record, texts: Texts, values: dict[str, Inline | str]) -> Inline:
     """Say with its measured proof that nothing but the features is to blame, or perhaps the labels."""
     shown = next(cause for cause in record["causes"] if cause["id"] == _DOMAIN_GAP)["evidence"]
-    key = "diagnosis_verdict.domain-gap" + ("-at-chance" if shown["code"] == "features-at-chance" else "")
+    key = f"diagnosis_verdict.domain-gap{_DOMAIN_GAPS[shown['code']]}"
     measured = {name: written(name, value, texts) for name, value in shown["values"].items()}
-    unknown = {name: plain(texts.get("diagnosis.unknown")) for name in ("probe", "random", "difference")}
-    return texts.rich(key, **{**unknown, **values, **measured})
+    return texts.rich(key, **{**values, **measured})
 
 
 def _alike(record: Record, status: str, texts: Texts) -> Inline:

@@ -315,7 +315,8 @@ def _fit_convex(bench: Bench, features: npt.NDArray[np.floating]) -> LinearHead:
     labels, split = bench.images.labels, bench.split
     train, val = (np.asarray(features[part], np.float32) for part in (split.train, split.val))
     release_pages(features)  # what is needed of them has been copied
-    head = fit_probe(train, labels[split.train], val, labels[split.val], len(bench.images.class_names))
+    classes = len(bench.images.class_names)
+    head = fit_probe(train, labels[split.train], val, labels[split.val], classes, overwrite_train=True)
     bench.reporter.advance(1)
     return head
 

@@ -148,8 +148,6 @@ def interactions_section(record: dict[str, Any], texts: Texts) -> list[Block]:
 
 
 def _difference(entry: dict[str, Any], texts: Texts) -> str:
-    if "difference" not in entry:  # a record of an earlier version
-        return "–"
     points = entry["difference"]
     return f"{texts.decimal(points['mean'], 1)} {bare_interval(points, texts)}"
 
@@ -197,6 +195,8 @@ def count_of(classes: Any) -> int:
 def _evidence(record: dict[str, Any], texts: Texts) -> Inline:
     """Write what the verdict rests on: intervals, images, labels, and what the points were measured with."""
     accuracy, experiment = record["accuracy"], record["experiment"]
+    if record["subject"]["kind"] == "history":
+        return texts.rich("diagnosis.evidence_curve", failing=texts.percent(accuracy["failing"]))
     noun = "units.test_images" if accuracy["part"] == "test" else "diagnosis.held_out_images"
     counts = [texts.many(noun, accuracy["images"])]
     if accuracy["labels"]:

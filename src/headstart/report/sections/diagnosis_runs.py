@@ -54,7 +54,7 @@ def repair_section(record: dict[str, Any], texts: Texts) -> list[Block]:
         blocks.append(Paragraph(texts.rich("diagnosis.repair_module")))
     if repair["code"]:
         blocks += [Paragraph(texts.rich("diagnosis.repair_code")), CodeBlock(repair["code"].rstrip("\n"))]
-    if repair.get("keras"):  # a record of an earlier version has none
+    if repair["keras"]:
         blocks += [Paragraph(texts.rich("diagnosis.repair_keras")), CodeBlock(repair["keras"])]
     if recipe:
         blocks.append(Details(texts.get("diagnosis.repair_settings"), (_listed(recipe),)))
@@ -68,8 +68,8 @@ def compare_command(record: dict[str, Any], recipe: str) -> str:
         record: the content of `diagnosis.json`.
         recipe: path of the recipe's file.
     """
-    source, study = record["data"]["source"], record.get("study")
-    if source == _ARRAYS or study is None:  # a record of an earlier version does not say how its data were drawn
+    source, study = record["data"]["source"], record["study"]
+    if source == _ARRAYS:
         return ""
     options: list[str] = []
     for name, default in _CARRIED.items():
@@ -137,11 +137,8 @@ def experiment_section(record: dict[str, Any], texts: Texts) -> list[Block]:
 
 
 def _settings(experiment: dict[str, Any], texts: Texts) -> list[Block]:
-    """Exactly what each run did with pixels and network, and on which images; nothing of a record of an earlier version."""
-    described = [cell for cell in experiment["cells"] if "settings" in cell]
-    if not described:
-        return []
-    lines = "\n".join(json.dumps({"faults": cell["faults"], **cell["settings"]}) for cell in described)
+    """Exactly what each run did with pixels and network, and on which images."""
+    lines = "\n".join(json.dumps({"faults": cell["faults"], **cell["settings"]}) for cell in experiment["cells"])
     sample = texts.rich("diagnosis.experiment_settings", sha256=code(experiment["sample_sha256"]))
     return [Paragraph(sample), CodeBlock(lines)]
 
@@ -174,9 +171,7 @@ def reproduce_section(record: dict[str, Any], texts: Texts) -> list[Block]:
         Paragraph(texts.rich("diagnosis.reproduce_again")),
         ListBlock(tuple(facts)),
     ]
-    if "study" in record:
-        environment = record["study"]["environment"]
-        blocks.append(Details(texts.get("reproduce.environment_caption"), (_listed(environment),)))
+    blocks.append(Details(texts.get("reproduce.environment_caption"), (_listed(record["study"]["environment"]),)))
     if subject["preprocessing"]:
         blocks.append(Details(texts.get("diagnosis.reproduce_arrived"), (_listed(subject["preprocessing"]),)))
     if record["recipe"]:
@@ -185,10 +180,8 @@ def reproduce_section(record: dict[str, Any], texts: Texts) -> list[Block]:
 
 
 def _drawn(record: dict[str, Any], texts: Texts) -> list[Inline]:
-    """How the data were divided, and the trials with their identities; nothing of a record of an earlier version."""
-    study = record.get("study")
-    if study is None:
-        return []
+    """How the data were divided, and the trials with their identities."""
+    study = record["study"]
     shares = {name: texts.percent(study[f"{name}_fraction"], 0) for name in ("val", "test")}
     facts = [texts.rich("diagnosis.reproduce_split", seed=str(study["split_seed"]), **shares)]
     if study["limit"] is not None:
