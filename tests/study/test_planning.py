@@ -40,6 +40,9 @@ def test_features_that_are_cached_are_predicted_to_cost_nothing(
     extract_features(images, build_backbone(backbone), key, probe.preprocessing, device=CPU, reporter=SilentObserver())
     assert are_extracted(images, key, probe.preprocessing, device=CPU)
     assert predict_seconds(probe, backbone, images, split, CPU).shared == 0
+    with monkeypatch.context() as patched:  # what costs nothing is not timed either
+        patched.delattr(prediction, "extraction_seconds")
+        assert predict_seconds(probe, backbone, images, split, CPU).shared == 0
     # Of other pixels, and of weights that are drawn anew for each seed, nothing is there.
     larger = probe.with_changes(preprocessing=probe.preprocessing.__class__(48))
     assert predict_seconds(larger, backbone, images, split, CPU).shared > 0

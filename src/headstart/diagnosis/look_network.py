@@ -7,7 +7,7 @@ from torch import nn
 from headstart.analysis.diagnosis import Finding
 from headstart.diagnosis.modules import copied, fed_at_first_convolution, norm_layers
 from headstart.diagnosis.published import ALIKE, STATISTICS, close, cosine
-from headstart.diagnosis.subject import Subject, published_state
+from headstart.diagnosis.subject import Subject
 
 _FEW = 0.05  # chosen: share of tensors that a conversion may round differently
 _FAR = 0.5  # chosen: median shift of a channel's mean, in its own standard deviations; digits, which lose nothing, have 0.4
@@ -47,7 +47,7 @@ def _mode(subject: Subject) -> Finding:
 
 
 def _weights(subject: Subject) -> Finding:
-    published = published_state(subject)
+    published = subject.published_tensors
     if not published:
         layers = norm_layers(subject.module)
         untouched = [layer for layer in layers if _as_new(layer)]
@@ -64,7 +64,7 @@ def _weights(subject: Subject) -> Finding:
 
 
 def _buffers(subject: Subject, weights: Finding) -> Finding:
-    published = published_state(subject)
+    published = subject.published_tensors
     statistics = [name for name in published if name.endswith(STATISTICS)]
     if not published:
         return Finding(9, "could-not-look", "no-published-weights", {})

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from headstart.diagnosis.examination import Examination
 from headstart.diagnosis.published import STATISTICS, close
-from headstart.diagnosis.subject import Subject, published_state
+from headstart.diagnosis.subject import Subject
 from headstart.errors import WeightsError
 from headstart.models.backbones import Backbone
 from headstart.models.weights import find_weights_file, weights_folders
@@ -85,7 +85,7 @@ def recipe_of_subject(subject: Subject, examination: Examination, weights_dir: P
 
 def _as_published(subject: Subject, proved: set[int]) -> bool:
     """Whether a network, repaired, has the published weights and no other layers before its features."""
-    published, state = published_state(subject), subject.module.state_dict()
+    published, state = subject.published_tensors, subject.module.state_dict()
     layer = f"{subject.classifier}." if subject.classifier is not None else None
     others = [name for name, _ in subject.module.named_parameters() if name not in published]
     if any(layer is None or not name.startswith(layer) for name in others):

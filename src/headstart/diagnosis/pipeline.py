@@ -28,7 +28,7 @@ from headstart.diagnosis.modules import (
     pooled,
 )
 from headstart.diagnosis.published import STATISTICS
-from headstart.diagnosis.subject import Subject, published_state
+from headstart.diagnosis.subject import Subject
 from headstart.models.backbones import seeded_torch
 from headstart.randomness import generator
 from headstart.records import Images, ImageSet, Indices, Preprocessing
@@ -296,7 +296,7 @@ def _scaled(images: Images, preprocessing: Preprocessing, standardised: Standard
 def network_with(subject: Subject, cell: Cell, factors: Iterable[int]) -> nn.Module:
     """The subject's network, its weights or statistics restored unless the cell keeps them as they are."""
     module = copied(subject.module).to(memory_format=torch.channels_last)
-    published = published_state(subject)
+    published = subject.published_tensors
     state = module.state_dict()
     for name, value in published.items():
         statistic = name.endswith(STATISTICS)

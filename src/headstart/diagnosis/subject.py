@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,14 @@ class Subject:
     contract: Preprocessing | None = None
     recipe: Recipe | None = None
     evidence: Evidence = field(default_factory=Evidence)
+
+    @cached_property
+    def published_tensors(self) -> dict[str, torch.Tensor]:
+        """The published tensors under the module's own names, loaded once; empty where nothing is known."""
+        if self.published is None:
+            return {}
+        state = build_backbone(self.published).state_dict()
+        return {ours: state[theirs] for ours, theirs in self.names.items()}
 
 
 def subject_of_module(
@@ -261,11 +270,3 @@ def _one_image(value: Any) -> torch.Tensor:
 def _tensor(value: Any) -> torch.Tensor:
     tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
     return tensor.detach().cpu().float()
-
-
-def published_state(subject: Subject) -> dict[str, torch.Tensor]:
-    """The published tensors under the module's own names; empty where nothing is known."""
-    if subject.published is None:
-        return {}
-    state = build_backbone(subject.published).state_dict()
-    return {ours: state[theirs] for ours, theirs in subject.names.items()}
