@@ -269,7 +269,9 @@ def test_a_head_that_learns_by_heart_is_not_praised_on_images_that_it_may_know(t
 
 
 def test_evidence_that_a_recipe_of_ours_cannot_use_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="history, loss"):
+    with pytest.raises(UsageError, match="loss, augment: these describe a network of your own"):
+        headstart.diagnose("digits", loss=nn.CrossEntropyLoss(), augment=print, runs=tmp_path)
+    with pytest.raises(UsageError, match="nothing to try it on"):
         headstart.diagnose("digits", history={"loss": [1.0]}, loss=nn.CrossEntropyLoss(), runs=tmp_path)
     with pytest.raises(UsageError, match="Leave them out"):
         headstart.diagnose(trunk(), "digits", preprocess=unit, recipe="cnn", runs=tmp_path)

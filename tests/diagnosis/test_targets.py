@@ -39,4 +39,4 @@ def test_another_recipe_than_the_run_s_is_refused(tmp_path: Path) -> None:
     for recipe in (Recipe(name="mine", kind="probe", backbone="small32_s"), "mine.toml"):
         refused(tmp_path / "run", r"give its name.*--recipe FILE\.toml", recipe=recipe)
     refused(tmp_path / "run", "no transfer recipe 'mine'", recipe="mine")
-    refused(tmp_path / "run", "predictions are of data", predictions=[0, 1, 2])
+    refused(tmp_path / "run", "predictions and curves are of data", predictions=[0, 1, 2])

@@ -108,11 +108,7 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "training-path-differs": {},
     "augmentation-not-used": {"augmentation": "shift-flip"},
     "no-training-path": {},
-    "no-better-than-random": {
-        "probe": 0.41,
-        "random": 0.405,
-        "difference": {"mean": 0.005, "low": -0.012, "high": 0.022},
-    },
+    "no-better-than-random": {"probe": 0.41, "random": 0.405},
     "features-at-chance": {"probe": 0.101, "random": 0.098},
     "too-few-images": {"images": 60},
     "better-than-random": {"probe": 0.865, "random": 0.413},
@@ -335,7 +331,15 @@ def healthy_diagnosis() -> dict[str, Any]:
     record["subject"].update(name="mobilenetv2_100-probe", weights=None)
     record["verdict"].update(code="healthy", values={"causes": [], "failing": 0.865, "repaired": None})
     record.update(causes=[*unseen, *causes], interactions=[], waterfall=[], controls=[], repaired_recipe=None)
-    record["experiment"] = {"labels": 0, "images": 0, "seeds": 0, "design": "none", "factors": [], "cells": []}
+    record["experiment"] = {
+        "labels": 0,
+        "images": 0,
+        "seeds": 0,
+        "design": "none",
+        "factors": [],
+        "cells": [],
+        "sample_sha256": None,
+    }
     record["repair"] = {"toml": None, "changes": [], "code": ""}
     return record
 
@@ -370,12 +374,17 @@ def many_causes_diagnosis() -> dict[str, Any]:
     rest = round(57.9 - sum(points for _, points in steps), 1)
     record["waterfall"] = [{"cause": n, "points": p} for n, p in steps] + [{"cause": None, "points": rest}]
     record["interactions"] = [
-        {"causes": [8, 6], "points_with": -1.1, "points_without": 17.3},
-        {"causes": [5, 8], "points_with": 12.4, "points_without": 7.0},
+        {"causes": [8, 6], "points_with": -1.1, "points_without": 17.3, "difference": _interval(-18.4, -20.9, -15.9)},
+        {"causes": [5, 8], "points_with": 12.4, "points_without": 7.0, "difference": _interval(5.4, 3.1, 7.7)},
     ]
     record["experiment"].update(design="sampled-orders", factors=list(proved), seeds=1)
     record["experiment"]["cells"] = [
-        {"faults": list(proved)[place:], "accuracy": _interval(0.3 + place / 12, 0.27, 0.9), "seconds": 75.0}
+        {
+            "faults": list(proved)[place:],
+            "accuracy": _interval(0.3 + place / 12, 0.27, 0.9),
+            "seconds": 75.0,
+            "settings": {"input_size": 128, "weights": "own", "training_mode": True},
+        }
         for place in range(7)
     ]
     record["verdict"]["values"]["causes"] = list(proved)
@@ -408,7 +417,15 @@ def predictions_diagnosis() -> dict[str, Any]:
     unseen = [_cause(number, "could-not-look", "no-network") for number in range(1, 24) if number not in known]
     record.update(causes=[*seen, *unseen], interactions=[], waterfall=[{"cause": 15, "points": 74.9}])
     record["subject"].update(kind="predictions", name="outputs.csv")
-    record["experiment"] = {"labels": 0, "images": 0, "seeds": 0, "design": "none", "factors": [], "cells": []}
+    record["experiment"] = {
+        "labels": 0,
+        "images": 0,
+        "seeds": 0,
+        "design": "none",
+        "factors": [],
+        "cells": [],
+        "sample_sha256": None,
+    }
     record["accuracy"].update(failing=0.11, repaired=0.859, part="test", images=10_000)
     record["accuracy"].update(
         failing_interval=_interval(0.11, 0.104, 0.116), repaired_interval=_interval(0.859, 0.852, 0.866)
@@ -429,7 +446,10 @@ def with_verdict(code: str) -> dict[str, Any]:
         record["waterfall"] = []
     if code == "domain-gap":
         gap, code = next(cause for cause in record["causes"] if cause["id"] == 20), "no-better-than-random"
-        gap.update(status="suspected", evidence={"code": code, "values": EVIDENCE[code]})
+        gap.update(
+            status="suspected",
+            evidence={"code": code, "values": EVIDENCE[code] | {"difference": _interval(0.005, -0.012, 0.022)}},
+        )
     return record
 
 

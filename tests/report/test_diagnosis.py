@@ -344,7 +344,7 @@ def test_records_that_cannot_be_read(tmp_path: Path) -> None:
         write_diagnosis_report(tmp_path, "en")
     path = tmp_path / "diagnosis.json"
     path.write_text('{"schema_version": 3, "headstart_version": "9.0"}')
-    with pytest.raises(RunError, match=r"schema version 2, written by headstart 9\.0.*Upgrade"):
+    with pytest.raises(RunError, match=r"schema version 3, written by headstart 9\.0.*Upgrade"):
         write_diagnosis_report(tmp_path, "en")
     path.write_text("{}")
     with pytest.raises(RunError, match=r"no schema_version\. Run the diagnosis again\."):
