@@ -82,7 +82,8 @@ def _verdict(row: Row, target: Target) -> str:
     """Met or missed, and by how much; what the row's own conditions say comes first."""
     failed = [words for words, holds in row.get("conditions", {}).items() if not holds]
     if failed:
-        return f"does not count: not {', not '.join(failed)}"
+        reached = f" (it reached {_percent(row['ours_test_accuracy'])})" if "ours_test_accuracy" in row else ""
+        return f"does not count, since this does not hold: {', '.join(failed)}{reached}"
     value = row[target.measure]
     addition = "; the peer never got there" if row.get("lower_bound") else ""
     if target.stretch is not None and _reaches(value, target.stretch, target):
@@ -222,7 +223,13 @@ def memory_table(rows: list[Row]) -> str:
     size = f"{'all' if row['limit'] is None else format(row['limit'], ',')}, {row['epochs'] or 'the default'}"
     lines.append(f"| {size} | {_three_peaks(row)} | {row['seconds']:,.0f} |")
     accuracies = ", ".join(f"`{name}` {_percent(value)}" for name, value in row["test_accuracies"].items())
-    return "\n".join([*lines, "", f"Test accuracies of that comparison: {accuracies}."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Test accuracies of that comparison ({row['date']}, with the weights that came with the package then): {accuracies}.",
+        ]
+    )
 
 
 def folder_table(rows: list[Row]) -> str:
