@@ -148,6 +148,29 @@ def test_what_a_recipe_frees_is_given_to_the_others(
     assert plan.is_over_budget == least
 
 
+@pytest.mark.parametrize(
+    ("budget", "per_epoch", "epochs"),
+    [
+        (
+            23,
+            10,
+            [2, 3],
+        ),  # by one common factor it would be 2 and 4: the other network gives way, the fast one keeps its width
+        (31, 4, [5, 11]),  # 4 and 11, and what is left over is one more epoch of the fast one
+        (500, 4, [8, 20]),
+    ],
+)
+def test_the_fast_network_is_cut_last_and_gets_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, budget: float, per_epoch: float, epochs: list[int]
+) -> None:
+    costs = {"fast": PredictedCost(0, 0, per_epoch), "cnn": PredictedCost(0, 0, 1)}
+    plain = Recipe("cnn", "scratch", epochs=20)
+    plan = _planned(monkeypatch, costs, [FAST.with_changes(epochs=8), plain], budget_seconds=budget, seeds=1)
+    assert [planned.recipe.epochs for planned in plan.recipes] == epochs
+    assert plan.recipes[0].recipe.width == 32
+    assert plan.predicted_seconds <= budget
+
+
 def test_without_a_budget_nothing_is_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = COSTS | {"fast": PredictedCost(shared=0, fixed=0, per_epoch=1000)}
     plan = _planned(monkeypatch, slow, [FAST])

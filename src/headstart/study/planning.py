@@ -1,5 +1,6 @@
 """The plan of a study: recipes resolved against data and backbone, seconds predicted, seeds and epochs fitted to a budget."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -248,7 +249,7 @@ def make_plan(
         not_run: recipes that could not be resolved.
         images, split, device: what the steps are timed on.
         seeds: the user's number; `None` takes three, fewer where the budget (or a comfortable quarter of an hour) does not allow them.
-        budget_seconds: the user's limit. Seeds give way first, then epochs, then the fast network's width, then fine-tuning:
+        budget_seconds: the user's limit. Seeds give way first, then epochs (the fast network's last), then its width, then fine-tuning:
             where one is left out, the others are planned anew with the seconds that it frees.
 
     Returns:
@@ -291,7 +292,10 @@ def make_plan(
 
 
 def _fit(recipes: _Entries, seeds: int | None, budget_seconds: float | None, predict: _Predict) -> _Fitted:
-    """Fit seeds, then epochs, then the fast network's width to the limit; without a budget, only seeds give way."""
+    """Fit seeds, then epochs, then the fast network's width to the limit; without a budget, only seeds give way.
+
+    Of the networks from scratch the fast one is cut last and gets what is left: transfer has to beat the best that can be had without it.
+    """
     costs = [predict(recipe, backbone) for recipe, backbone in recipes]
     limit = budget_seconds if budget_seconds is not None else COMFORTABLE_SECONDS
     count = seeds or DEFAULT_SEEDS
@@ -299,8 +303,11 @@ def _fit(recipes: _Entries, seeds: int | None, budget_seconds: float | None, pre
         while count > 1 and _total(recipes, costs, count) > limit:
             count -= 1
     if budget_seconds is not None and _total(recipes, costs, count) > limit:
+        asked = recipes
         recipes, costs = _shorten(recipes, costs, count, limit)
+        recipes = _give_way(recipes, costs, count, limit)
         recipes, costs = _narrow(recipes, costs, count, limit, predict)
+        recipes = _lengthen(recipes, costs, asked, count, limit)
     return count, recipes, costs
 
 
@@ -326,6 +333,32 @@ def _shared(recipes: _Entries, costs: list[PredictedCost]) -> list[float]:
         extracted[key] = max(before, cost.shared)
         charged.append(extracted[key] - before)
     return charged
+
+
+def _give_way(recipes: _Entries, costs: list[PredictedCost], count: int, limit: float) -> _Entries:
+    """Where the study is over its limit, take epochs from the networks from scratch beside the fast one, down to the fewest."""
+    recipes = list(recipes)
+    if not any(recipe.network == "fast" for recipe, _ in recipes):
+        return recipes
+    for place, (recipe, backbone) in enumerate(recipes):
+        over = _total(recipes, costs, count) - limit
+        each = _seeds_of(recipe, count) * costs[place].per_epoch
+        if over > 0 and each > 0 and recipe.kind == "scratch" and recipe.network != "fast":
+            fewer = max(min(_FEWEST_EPOCHS, recipe.epochs), recipe.epochs - math.ceil(over / each))
+            recipes[place] = (recipe.with_changes(epochs=fewer), backbone)
+    return recipes
+
+
+def _lengthen(recipes: _Entries, costs: list[PredictedCost], asked: _Entries, count: int, limit: float) -> _Entries:
+    """Give the fast network what the others leave of the limit, up to the epochs that it asked for."""
+    recipes = list(recipes)
+    for place, ((recipe, backbone), (wanted, _)) in enumerate(zip(recipes, asked, strict=True)):
+        each = _seeds_of(recipe, count) * costs[place].per_epoch
+        spare = limit - _total(recipes, costs, count)
+        if spare > 0 and each > 0 and recipe.network == "fast":
+            more = min(recipe.epochs + int(spare / each), wanted.epochs)
+            recipes[place] = (recipe.with_changes(epochs=more), backbone)
+    return recipes
 
 
 def _narrow(

@@ -15,15 +15,15 @@ _KEPT_SHARE = 0.25
 """Of the device's free memory, for one part; chosen: train, val and the activations of a training fit beside each other.
 A quarter of 15 GB holds 1.2 million images of 32 px."""
 
-_HELD_ROWS, _HELD_BYTES = 4096, 1 << 26
-"""Rows of a memory-mapped array before its pages are given back; chosen: 64 MiB, and since single rows bring whole pages and their
-neighbours along, a few hundred megabytes at most for small rows."""
+_HELD_BYTES, _NEIGHBOURS = 1 << 26, 1 << 16
+"""Of a memory-mapped array before its pages are given back (chosen), and what comes along with a row that is read by itself: Linux
+maps 64 KiB around it. Counted without that, the activations of a fine-tuning took half a gigabyte (docs/log.md)."""
 
 
 class Rows:
     """Rows of an array that lives on the host, for batches on a device.
 
-    On the CPU they are taken from the array each time; a memory-mapped array's pages are given back every few thousand rows. On a
+    On the CPU they are taken from the array each time; a memory-mapped array's pages are given back every few hundred rows. On a
     GPU the whole part is copied there when it is first asked for, if it fits, and batches are gathered there; otherwise each batch
     is copied.
 
@@ -69,12 +69,12 @@ class Rows:
 
 
 def held_rows(array: npt.NDArray[Any]) -> int:
-    """How many rows of a memory-mapped array are read before its pages are given back: 4,096, fewer of large ones.
+    """How many rows of a memory-mapped array are read before its pages are given back: about 64 MiB of them with their neighbours.
 
     >>> held_rows(np.empty((0, 32, 32, 3), np.uint8)), held_rows(np.empty((0, 256, 256, 3), np.uint8))
-    (4096, 341)
+    (978, 256)
     """
-    return max(min(_HELD_ROWS, _HELD_BYTES // max(math.prod(array.shape[1:]) * array.itemsize, 1)), 1)
+    return max(_HELD_BYTES // (math.prod(array.shape[1:]) * array.itemsize + _NEIGHBOURS), 1)
 
 
 def keeps(device_type: str, needed_bytes: int, free_bytes: int) -> bool:
