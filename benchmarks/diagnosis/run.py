@@ -128,10 +128,10 @@ def main() -> None:
             print(f"[{number}/{len(waiting)}] {case.name}: {_said(row)} ({row['case_seconds']} s)", flush=True)
             if "left" not in row:
                 of_part = results[case.part]
-                of_part["cases"][case.name] = {**row, "code": code}
+                date = datetime.date.today().isoformat()
+                of_part["cases"][case.name] = {**row, "code": code, "date": date}
                 of_part["environment"] = describe_environment(torch.device("cpu"))
                 of_part["jobs"] = arguments.jobs
-                of_part["date"] = datetime.date.today().isoformat()
                 write_json(files[case.part], of_part)
     if arguments.out is None:
         write_docs()

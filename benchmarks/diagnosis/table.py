@@ -147,9 +147,9 @@ def machine(files: list[dict[str, Any]], parts: dict[str, list[Row]]) -> str:
     rows = [row for some in parts.values() for row in some]
     every = [case for case in all_cases() if case.part in parts or "all" in parts]
     names = {row["name"] for row in rows}
+    dates = " and ".join(sorted({row["date"] for row in rows}))
     where = {
         (
-            results["date"],
             results["environment"]["processor"],
             results.get("jobs", 1),
             results["environment"]["cores"],
@@ -160,15 +160,15 @@ def machine(files: list[dict[str, Any]], parts: dict[str, list[Row]]) -> str:
         if not names.isdisjoint(results["cases"])
     }
     measured = "; ".join(
-        f"{date}, {processor}, {jobs} recipes at a time on {cores} cores, torch {torch}, headstart {version}"
-        for date, processor, jobs, cores, torch, version in sorted(where)
+        f"{processor}, {jobs} recipes at a time on {cores} cores, torch {torch}, headstart {version}"
+        for processor, jobs, cores, torch, version in sorted(where)
     )
     codes = sorted({str(row.get("code")) for row in rows})
     code = f"code {codes[0]}" if len(codes) == 1 else f"code of {len(codes)} versions ({', '.join(codes)})"
     left = len(every) - sum(case.name in names for case in every)
     strange = len(names - {case.name for case in every})
     return (
-        f"Measured on {measured}; {code}; {len(rows)} recipes, of which {sum('error' in row for row in rows)} ended in an "
+        f"Measured on {dates}: {measured}; {code}; {len(rows)} recipes, of which {sum('error' in row for row in rows)} ended in an "
         f"error (counted as nothing found); {left} of {len(every)} were not run"
         + (f"; {strange} are no cases any more" if strange else "")
         + ". Where the images cannot tell two causes apart both are named, and both count as named. A recovered share is counted "
