@@ -24,7 +24,7 @@ def test_kept_or_not_the_rows_are_the_same(dtype: Any, block: int, monkeypatch: 
     plain = Rows(array, INDICES, CPU)
     found = [plain.at(positions) for positions in asked]
     monkeypatch.setattr(under_test, "keeps", lambda *_: True)
-    monkeypatch.setattr(under_test, "_HELD_ROWS", block)
+    monkeypatch.setattr(under_test, "held_rows", lambda _: block)
     kept = Rows(array, INDICES, CPU)
     for positions, from_host in zip(asked, found, strict=True):
         from_device = kept.at(positions)
@@ -50,7 +50,7 @@ def test_pages_are_given_back_every_few_rows(kept: bool, monkeypatch: pytest.Mon
     array, released = np.arange(40.0).reshape(20, 2), list[int]()
     monkeypatch.setattr(under_test, "keeps", lambda *_: kept)
     monkeypatch.setattr(under_test, "release_pages", lambda given: released.append(given is array))
-    monkeypatch.setattr(under_test, "_HELD_ROWS", 6)
+    monkeypatch.setattr(under_test, "held_rows", lambda _: 6)
     rows = Rows(array, np.arange(20), CPU)
     for first in range(0, 20, 4):
         rows.at(np.arange(first, first + 4))
