@@ -178,6 +178,21 @@ def test_a_network_without_a_curve_answers_to_its_training_images_once_more(
     assert examining._own_gap(subject, None, images, split).status == "could-not-look"
 
 
+def test_a_gap_on_a_handful_of_images_is_none_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = load_images("digits", limit=500)
+    split = replace(make_split(images)[0], origin="official")
+    split = replace(split, test=split.test[:4])
+
+    def nine_in_ten(subject: object, images: Any, part: Any) -> Any:
+        return np.eye(10, dtype=np.float32)[(images.labels[part] + (np.arange(len(part)) % 10 == 0)) % 10]
+
+    monkeypatch.setattr(examining, "own_predictions", nine_in_ten)
+    said = np.eye(10, dtype=np.float32)[(images.labels[split.test] + np.array([1, 0, 0, 0])) % 10]
+    subject: Any = SimpleNamespace(recipe=None)
+    found = examining._own_gap(subject, said, images, split)
+    assert (found.status, found.code, found.values["val"]) == ("could-not-look", "gap-unclear", 0.75)
+
+
 def test_only_what_is_proved_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = subject_of_module(bundled_backbone(), lambda image: unit(image.resize((20, 20))), IMAGES, 10, name="mine")
     images = load_images("digits", limit=300)

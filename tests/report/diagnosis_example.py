@@ -122,6 +122,7 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "may-know-test": {},
     "gap-large": {"train": 0.884, "val": 0.709},
     "gap-small": {"train": 0.331, "val": 0.326},
+    "gap-unclear": {"train": 0.9, "val": 0.75},
     "scratch-stem": {"size": 32, "map": 1},
     "scratch-fair": {"size": 32, "map": 4},
     "no-scratch": {},
@@ -175,6 +176,16 @@ CONTROL_SAYS = (
     *("scratch-better", "scratch-worse", "scratch-alike", "training-diverged"),
 )
 """What a control can say."""
+
+_NOTHING_RUN: dict[str, Any] = {
+    "labels": 0,
+    "images": 0,
+    "seeds": 0,
+    "design": "none",
+    "factors": [],
+    "cells": [],
+    "sample_sha256": None,
+}
 
 _CLEARED = {
     2: "no-borders",
@@ -331,15 +342,7 @@ def healthy_diagnosis() -> dict[str, Any]:
     record["subject"].update(name="mobilenetv2_100-probe", weights=None)
     record["verdict"].update(code="healthy", values={"causes": [], "failing": 0.865, "repaired": None})
     record.update(causes=[*unseen, *causes], interactions=[], waterfall=[], controls=[], repaired_recipe=None)
-    record["experiment"] = {
-        "labels": 0,
-        "images": 0,
-        "seeds": 0,
-        "design": "none",
-        "factors": [],
-        "cells": [],
-        "sample_sha256": None,
-    }
+    record["experiment"] = copy.deepcopy(_NOTHING_RUN)
     record["repair"] = {"toml": None, "changes": [], "code": ""}
     return record
 
@@ -417,15 +420,7 @@ def predictions_diagnosis() -> dict[str, Any]:
     unseen = [_cause(number, "could-not-look", "no-network") for number in range(1, 24) if number not in known]
     record.update(causes=[*seen, *unseen], interactions=[], waterfall=[{"cause": 15, "points": 74.9}])
     record["subject"].update(kind="predictions", name="outputs.csv")
-    record["experiment"] = {
-        "labels": 0,
-        "images": 0,
-        "seeds": 0,
-        "design": "none",
-        "factors": [],
-        "cells": [],
-        "sample_sha256": None,
-    }
+    record["experiment"] = copy.deepcopy(_NOTHING_RUN)
     record["accuracy"].update(failing=0.11, repaired=0.859, part="test", images=10_000)
     record["accuracy"].update(
         failing_interval=_interval(0.11, 0.104, 0.116), repaired_interval=_interval(0.859, 0.852, 0.866)

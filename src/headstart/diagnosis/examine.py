@@ -210,7 +210,7 @@ def _own_gap(subject: Subject, predictions: Logits | None, images: ImageSet, spl
     train, test = again.argmax(1) == images.labels[part], predictions.argmax(1) == images.labels[split.test]
     found = gap_finding(float(train.mean()), float(test.mean()))
     if found.status == "suspected" and gap_estimate([train], [test]).low <= 0:
-        return Finding(22, "could-not-look", "too-few-images", {"images": len(test)})
+        return Finding(22, "could-not-look", "gap-unclear", found.values)
     return found
 
 
