@@ -121,7 +121,7 @@ def diagnose(
 
     Args:
         model: a `torch.nn.Module` (backbone or whole classifier), `my_script.py:build`, the folder of a finished run, or data
-            to diagnose a recipe of ours on, or your `predictions` of them.
+            to diagnose a recipe of ours on, or your `predictions` or `history` of them.
         data: images for your own network: what `compare` takes, an `ImageSet`, or `(images (N, S, S, 3) uint8, labels (N,))`. Images
             of files become squares of one size first, cut out of their middle, of 256 pixels at most.
         preprocess: turns images into the network's input; called with PIL images, or with uint8 arrays, whichever it takes: the

@@ -173,7 +173,10 @@ def test_the_repair_has_changes_recipe_command_and_code() -> None:
     record["data"]["source"] = "my images/photos"
     blocks = _section(build_diagnosis_document(record, "en"), "repair")
     commands = [block.text for block in blocks if isinstance(block, CodeBlock)]
-    assert commands[0] == "headstart compare 'my images/photos' --recipe repaired.toml"
+    assert (
+        commands[0]
+        == "headstart compare 'my images/photos' --recipe repaired.toml --split-seed 0 --val-fraction 0.1 --test-fraction 0.2"
+    )
     assert commands[1] == record["repair"]["code"].rstrip("\n")
     assert commands[2] == record["repair"]["keras"]
     assert any(isinstance(block, Details) for block in blocks)
@@ -182,10 +185,13 @@ def test_the_repair_has_changes_recipe_command_and_code() -> None:
 @pytest.mark.parametrize(
     ("changed", "options"),
     [
-        ({}, ""),
-        ({"weights_dir": "my weights", "limit": 500}, " --weights-dir 'my weights' --limit 500"),
-        ({"split_seed": 3, "val_fraction": 0.2}, " --split-seed 3 --val-fraction 0.2"),
-        ({"keep_duplicates": True}, " --keep-duplicates"),
+        ({}, " --split-seed 0 --val-fraction 0.1 --test-fraction 0.2"),
+        (
+            {"weights_dir": "my weights", "limit": 500},
+            " --weights-dir 'my weights' --limit 500 --split-seed 0 --val-fraction 0.1 --test-fraction 0.2",
+        ),
+        ({"split_seed": 3, "val_fraction": 0.2}, " --split-seed 3 --val-fraction 0.2 --test-fraction 0.2"),
+        ({"keep_duplicates": True}, " --split-seed 0 --val-fraction 0.1 --test-fraction 0.2 --keep-duplicates"),
     ],
 )
 def test_the_repaired_recipe_is_trained_on_the_images_that_were_diagnosed(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headstart.analysis.diagnosis import Finding
+from headstart.analysis.diagnosis import DOMAIN_GAP, Finding
 from headstart.analysis.statistics import bootstrap_accuracy, paired_difference
 from headstart.diagnosis.arrival import watch_maps
 from headstart.diagnosis.examination import Control, Examination
@@ -57,7 +57,7 @@ def with_scratch(
     changed = [look_at_stem(fair[0].recipe, classes)]
     if says == "scratch-better":
         values = {"scratch": round(float(scratch.mean()), 4), "probe": round(float(ours.mean()), 4)}
-        changed.append(Finding(20, "suspected", "scratch-better", values))
+        changed.append(Finding(DOMAIN_GAP, "suspected", "scratch-better", values))
     control = Control("scratch", bootstrap_accuracy(scratch), bootstrap_accuracy(ours), says)
     return replace(examination.with_findings(changed), controls=(*examination.controls, control))
 

@@ -22,8 +22,8 @@ from headstart.report.language import Texts
 from headstart.report.sections.diagnosis import confidence, measured_with
 
 _ARRAYS = "arrays"  # the source of data that were handed over in Python: no command can name them
-_CARRIED = {"weights_dir": None, "limit": None, "split_seed": 0, "val_fraction": 0.1, "test_fraction": 0.2}
-"""Settings of a diagnosis, with their defaults, that the same images and weights need. Not the backbone: a recipe's file names its own."""
+_CARRIED = ("weights_dir", "limit", "split_seed", "val_fraction", "test_fraction")
+"""Settings of a diagnosis that the same images and weights need. Not the backbone: a recipe's file names its own."""
 
 
 def repair_section(record: dict[str, Any], texts: Texts) -> list[Block]:
@@ -72,8 +72,8 @@ def compare_command(record: dict[str, Any], recipe: str) -> str:
     if source == _ARRAYS:
         return ""
     options: list[str] = []
-    for name, default in _CARRIED.items():
-        if study[name] != default:
+    for name in _CARRIED:
+        if study[name] is not None:
             options += [f"--{name.replace('_', '-')}", str(study[name])]
     if study["keep_duplicates"]:
         options.append("--keep-duplicates")
