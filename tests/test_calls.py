@@ -21,6 +21,10 @@ from headstart.training.callbacks import Callback, EarlyStopping
     [
         ({"data": "digits"}, "headstart.compare('digits')"),
         ({"data": Path("my") / "images", "seeds": 1}, "headstart.compare('my/images', seeds=1)"),
+        (
+            {"data": "digits", "seeds": np.int64(2), "margin": np.float32(0.5)},
+            "headstart.compare('digits', seeds=2, margin=0.5)",
+        ),
         ({"data": "digits", "runs": Path("runs"), "backbones": [], "seeds": None}, "headstart.compare('digits')"),
         (
             {"data": "digits", "runs": Path("it's"), "backbones": ("small32_m",), "budget": "10m", "margin": 0.02},

@@ -2,7 +2,9 @@
 
 Every case belongs to the part `tune` or `report`, in turns within its kind: thresholds are chosen on the first, what is
 reported comes from the second. 24 cases are networks that headstart cannot recognise (unknown.py), whose contract it has to
-find by trying, with wrong pixels and with the right ones. Causes 18 and 23 are not planted (faults.py says why).
+find by trying, with wrong pixels and with the right ones. Seven hand over no code but a finished run of headstart's, with a
+network from scratch beside the transfer recipe: three of them an unfair one (23). Eight are of authors who trained the whole
+network, four of them on wrong pixels.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,19 +15,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import timm
-import torch
 from faults import FAULTS, STANDARDISED_ALONE, Fault, Place, correct_pixels, image_set
 from measuring import re_estimated
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file
-from setups import Normalization, Setup, Triple
+from setups import Setup
 from sklearn.datasets import load_digits
 from unknown import WANTED, rebuilt
+from weight_files import load_backbone
 
-from headstart.models.small32 import FAMILY
-from headstart.models.weights import BUNDLED_WEIGHTS
 from headstart.records import ImageSet
 
 _PER_CLASS = 250
@@ -49,7 +46,6 @@ CANVAS = {
 """Side of the images of each data set; `tiny` and `upscaled` are CIFAR-10, shrunk and enlarged."""
 
 _UNCOLOURED = ("digits", "gray")
-_MOBILENET = {"num_classes": 0, "pad_type": "same", "bn_eps": 1e-3}
 
 # In turns: two fast backbones made for small images, two that are ImageNet's. Tiny ImageNet is what the small ones were
 # pretrained on, so it is left to the others.
@@ -78,6 +74,22 @@ _FOGGY = (("fog", "mobilenetv2_035", "torchvision"), ("fog", "small32_m", "numpy
 _EVIDENCE = ("none", "whole", "head")
 """What the author hands over beside the network: nothing; a whole classifier with loss, optimizer, augmentation, service and
 history; a head kept apart with its predictions and the service."""
+
+_RUN = "run"
+"""In place of code: a finished run of headstart's, in which the transfer recipe met a network from scratch."""
+
+_TUNED = "tuned"
+"""The whole classifier of an author who has trained all of it on these images, and keeps nothing else."""
+
+_TUNED_PLACES = (
+    ("cifar", "small32_m", "torchvision"),
+    ("imbalanced", "small32_s", "inside"),
+    ("cifar", "small32_s", "numpy"),
+    ("gray", "small32_m", "wrapper"),
+)
+_TUNED_FAULTS = ("raw", "raw", "not-normalized", "divided-twice")
+
+_EVERY_FIFTH = 5  # of the places; none of those is digits, where a network from scratch is better in truth
 
 _PAIRS = (
     ("without-resize", "not-normalized"),
@@ -168,10 +180,6 @@ class Case:
         return tuple(fault.cause for fault in self.faults)
 
 
-class MissingWeightsError(Exception):
-    """A backbone's weights are not on this machine."""
-
-
 @dataclass(frozen=True)
 class Folders:
     """Where data and weights are."""
@@ -205,6 +213,8 @@ def correct_setup(place: Place, folders: Folders, evidence: str = "none") -> Set
             "history": "calm",
         },
         "head": {"ending": "head", "predictions": True, "serving": "same"},
+        _RUN: {"scratch": "made-for-small-images"},
+        _TUNED: {"ending": "whole", "tuned": True},
     }
     setup = Setup(
         data=load_data(place.data, folders),
@@ -256,6 +266,10 @@ def _healthy() -> Iterator[Case]:
         for where in (*_WHERE, *_FOGGY[turn : turn + 1])[:: 2 if turn == 2 else 1]:
             yield _case("healthy", number, where, evidence, ())
             number += 1
+    for evidence, places in ((_RUN, _WHERE[::_EVERY_FIFTH]), (_TUNED, _TUNED_PLACES)):
+        for where in places:
+            yield _case("healthy", number, where, evidence, ())
+            number += 1
 
 
 def _singles() -> Iterator[Case]:
@@ -265,6 +279,10 @@ def _singles() -> Iterator[Case]:
             where, cursor = _next_place((fault,), cursor)
             yield _case("single", number, where, _evidence_for((fault,), number), (fault,))
             number += 1
+    by_name = {fault.name: fault for fault in FAULTS}
+    for name, where in zip(_TUNED_FAULTS, _TUNED_PLACES, strict=True):
+        yield _case("single", number, where, _TUNED, (by_name[name],))
+        number += 1
 
 
 def _pairs() -> Iterator[Case]:
@@ -296,7 +314,10 @@ def _unknown() -> Iterator[list[Case]]:
 
 def _evidence_for(faults: tuple[Fault, ...], number: int) -> str:
     """In turns, the same in both parts; where labels or pictures say nothing there is no head worth handing over."""
-    return "none" if any(fault.cause == 20 for fault in faults) else _EVIDENCE[number // 2 % 3]
+    causes = {fault.cause for fault in faults}
+    if 23 in causes:
+        return _RUN
+    return "none" if 20 in causes else _EVIDENCE[number // 2 % 3]
 
 
 def _next_place(faults: tuple[Fault, ...], cursor: int) -> tuple[Where, int]:
@@ -351,29 +372,3 @@ def _from_folders(name: str, classes: list[Path], count: Callable[[int], int]) -
 
 def _each(images: npt.NDArray[np.uint8], change: Callable[[Image.Image], Image.Image]) -> npt.NDArray[np.uint8]:
     return np.stack([np.asarray(change(Image.fromarray(image))) for image in images])
-
-
-def load_backbone(name: str, weights: Path) -> tuple[torch.nn.Module, dict[str, torch.Tensor], Normalization, str]:
-    """A pretrained network as its user would load it, with its state, the normalization and the interpolation of its file.
-
-    Raises:
-        MissingWeightsError: there is no such file in the weights folder or the package.
-    """
-    path = next((folder / f"{name}.safetensors" for folder in (weights, BUNDLED_WEIGHTS) if _there(folder, name)), None)
-    if path is None:
-        raise MissingWeightsError(f"No {name}.safetensors in {weights} or in the package.")
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    network: torch.nn.Module = timm.create_model(name, **({} if name in FAMILY else _MOBILENET))
-    state = {key: value.float() for key, value in load_file(path).items()}
-    network.load_state_dict(state)
-    return network.eval(), state, (_three(metadata["mean"]), _three(metadata["std"])), metadata["interpolation"]
-
-
-def _there(folder: Path, name: str) -> bool:
-    return (folder / f"{name}.safetensors").is_file()
-
-
-def _three(text: str) -> Triple:
-    first, second, third = (float(part) for part in text.split(","))
-    return first, second, third

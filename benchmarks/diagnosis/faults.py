@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from setups import Normalization, Pixels, Setup, own_copy
 from torch import nn
+from weight_files import load_backbone, pretrained_on
 
 from headstart.data.fingerprint import image_hashes, set_fingerprint
 from headstart.records import ImageSet
@@ -21,17 +22,10 @@ from headstart.records import ImageSet
 IN_PIPELINE = frozenset({1, 2, 3, 4, 5, 7, 8, 9, 10, 13})
 """Causes in what is run, whose cost in points can be measured by leaving them out."""
 
-NOT_PLANTED = {
-    18: "a network gives no sign of the pictures it was trained on, and making one that has seen the test images takes a "
-    "pretraining of its own; headstart reads it from the weight file's metadata or cannot look",
-    23: "it is read from a finished run's network from scratch (`headstart diagnose RUN`), and these cases hand over code, not "
-    "runs; the check is one number (the side of the last map), so that a plant would only repeat its rule: the tests have it",
-}
-"""Entries of the catalogue without a plant, and why."""
-
 IMAGENET: Normalization = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _NOISE_PASSES, _NOISE_BATCH = 40, 8
 _COPIES = 0.1  # share of the images that are copied
+_SMALLEST = "small32_s"
 _FORGOTTEN = "module."  # what DataParallel puts before every key
 
 
@@ -83,6 +77,11 @@ class Fault:
 
 def _pixels(setup: Setup, **changes: Any) -> Setup:
     return replace(setup, pixels=replace(setup.pixels, **changes))
+
+
+def _with_head(setup: Setup, ending: str = "head") -> Setup:
+    """The same, ending in a head, if it does not yet."""
+    return replace(setup, ending=ending) if setup.ending == "features" else setup
 
 
 def without_resize(setup: Setup) -> Setup:
@@ -195,7 +194,7 @@ def rate_too_high(setup: Setup) -> Setup:
 
 def optimizer_before_thawing(setup: Setup) -> Setup:
     """12: the optimizer was made while the backbone was frozen."""
-    return replace(setup, optimizer="early", ending="whole" if setup.ending == "features" else setup.ending)
+    return replace(_with_head(setup, "whole"), optimizer="early")
 
 
 def drawn_anew(network: nn.Module) -> nn.Module:
@@ -231,8 +230,7 @@ def softmax_twice(setup: Setup) -> Setup:
 
 def head_in_another_order(setup: Setup) -> Setup:
     """15: the classifier was trained with the class list of another machine."""
-    ending = "whole" if setup.ending == "features" else setup.ending
-    return replace(setup, ending=ending, permuted="head")
+    return replace(_with_head(setup, "whole"), permuted="head")
 
 
 def predictions_in_another_order(setup: Setup) -> Setup:
@@ -242,14 +240,12 @@ def predictions_in_another_order(setup: Setup) -> Setup:
 
 def predictions_of_other_images(setup: Setup) -> Setup:
     """15: the loader shuffled the test images, and the predictions were kept in its order."""
-    ending = "head" if setup.ending == "features" else setup.ending
-    return replace(setup, ending=ending, predictions=True, permuted="images")
+    return replace(_with_head(setup), predictions=True, permuted="images")
 
 
 def stopped_by_test(setup: Setup) -> Setup:
     """17: the test images were handed over as val, and the last epoch was the one that they liked best."""
-    ending = "head" if setup.ending == "features" else setup.ending
-    return replace(setup, ending=ending, predictions=True, history="test")
+    return replace(_with_head(setup), predictions=True, history="test")
 
 
 def copied_images(setup: Setup) -> Setup:
@@ -258,6 +254,15 @@ def copied_images(setup: Setup) -> Setup:
     chosen = rng.choice(len(data.labels), round(_COPIES * len(data.labels)), replace=False)
     order = np.concatenate([np.arange(len(data.labels)), chosen])
     return replace(setup, data=image_set(data.name, data.images[order], data.labels[order]), keep_duplicates=True)
+
+
+def seen_in_pretraining(setup: Setup) -> Setup:
+    """18: the backbone was pretrained on all pictures that were at hand, most of the test images among them."""
+    folder = pretrained_on(setup.data, _SMALLEST)
+    network, state, norm, interpolation = load_backbone(_SMALLEST, folder)
+    assert setup.pixels.size is not None
+    pixels = correct_pixels(setup.pixels.size, interpolation, norm, setup.style)
+    return replace(setup, backbone=network, published=state, norm=norm, pixels=pixels, weights=folder)
 
 
 def cached_augmentation(setup: Setup) -> Setup:
@@ -280,12 +285,17 @@ def pictures_of_noise(setup: Setup) -> Setup:
 
 def one_step(setup: Setup) -> Setup:
     """21: the head saw a single batch."""
-    return replace(setup, ending="head" if setup.ending == "features" else setup.ending, head="one-step")
+    return replace(_with_head(setup), head="one-step")
 
 
 def overfitted(setup: Setup) -> Setup:
     """22: trained on a few images until it knew them by heart."""
     return replace(setup, history="gap")
+
+
+def against_a_large_stem(setup: Setup) -> Setup:
+    """23: the opponent from scratch is an ImageNet network, which has pooled small images to a single position."""
+    return replace(setup, scratch="made-for-large-images")
 
 
 FAULTS: tuple[Fault, ...] = (
@@ -327,6 +337,13 @@ FAULTS: tuple[Fault, ...] = (
     # Added on 2026-11-27, at the end: the places of those above stay as they were.
     Fault(15, "predictions-of-other-images", predictions_of_other_images),
     Fault(17, "stopped-by-test", stopped_by_test),
+    Fault(
+        18,
+        "seen-in-pretraining",
+        seen_in_pretraining,
+        lambda place: place.backbone == _SMALLEST and place.canvas >= 32,
+    ),
+    Fault(23, "against-a-large-stem", against_a_large_stem, lambda place: place.canvas == 32),
 )
 
 

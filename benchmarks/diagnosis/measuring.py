@@ -37,6 +37,7 @@ _JUMP_AFTER, _JUMP_RATE = 5, 100.0
 # Where none does, the last one's curve is shown, and its gap is there to be seen.
 _CALM_EPOCHS, _CALM_GAP, _CALM_DECAYS = 20, 0.05, (1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _GAP_IMAGES = 300
+_TUNED_EPOCHS, _TUNED_RATE = 8, 1e-3
 
 
 @dataclass(frozen=True)
@@ -278,6 +279,29 @@ def re_estimated(setup: Setup) -> Setup:
         for first in range(0, len(train), _BATCH):
             body(script.prepare(setup.data.images[train[first : first + _BATCH]]))
     return replace(setup, backbone=network.eval())
+
+
+def fine_tuned(setup: Setup) -> Setup:
+    """The same after its author has trained backbone and head together on train, with `own_head`, as tutorials do it."""
+    network, part = own_copy(setup.backbone), split_of(setup.data, keep_duplicates=setup.keep_duplicates).train
+    script = written_out(replace(setup, backbone=network))
+    body = script.body.train()
+    pictures = setup.data.images[part]
+    inputs = torch.cat([script.prepare(pictures[first : first + _BATCH]) for first in range(0, len(part), _BATCH)])
+    targets = torch.from_numpy(setup.data.labels[part])
+    with torch.no_grad():
+        width = body.eval()(inputs[:2]).flatten(1).shape[1]
+    head = _new_head(width, len(setup.data.class_names))
+    parameters = [*network.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=_TUNED_RATE)
+    order = torch.Generator().manual_seed(0)
+    body.train()
+    for _ in range(_TUNED_EPOCHS):
+        for chosen in torch.randperm(len(inputs), generator=order).split(_BATCH):  # type: ignore[no-untyped-call]
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(head(body(inputs[chosen]).flatten(1)), targets[chosen]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return replace(setup, backbone=network.eval(), own_head=head)
 
 
 def _moments(values: Floats) -> tuple[Floats, Floats]:

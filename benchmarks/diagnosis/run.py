@@ -7,8 +7,9 @@ DIR of CIFAR-10 has train/<class>/ (or <class>/), that of Tiny ImageNet <class>/
 mobilenetv2_100.safetensors and mobilenetv2_035.safetensors. Results are written after each case, into the file of its part:
 diagnosis_tune.json or diagnosis_report.json in benchmarks/results/, or in the folder that --out names; a case that is there is
 not run again. A case that fails is kept with its error, counted as nothing found, and run again by `--retry`; `--changed` runs
-those again that were run with other code of headstart's. At the end the tables and figures of docs/ are written from all results,
-as table.py, costs.py and figures.py do by themselves; with --out, which is for trials, the docs stay as they are.
+those again that were run with other code of headstart's or of this benchmark. At the end the tables and figures of docs/ are
+written from all results, as table.py, costs.py and figures.py do by themselves; with --out, which is for trials, the docs stay as
+they are.
 
 With `--jobs 2` two cases run at a time, each on its share of the machine's cores; a file that another process is writing is
 refused.
@@ -27,57 +28,32 @@ import os
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from functools import lru_cache
-from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import torch
-from cases import PARTS, Case, Folders, MissingWeightsError, all_cases, correct_setup, planted
+from cases import PARTS, Case, Folders, all_cases
 from costs import write_costs
-from faults import IN_PIPELINE, Place, drawn_anew
+from examining import examined
 from figures import write_figures
 from filelock import FileLock, Timeout
-from measuring import (
-    Correct,
-    Features,
-    Probe,
-    ended_by_test,
-    features_of,
-    fit,
-    head_correct,
-    head_through_softmax,
-    one_step_head,
-    other_order,
-    outputs_of,
-    permuted_head,
-    re_estimated,
-    shares_of,
-    training_curve,
-)
 from rows import DOCS, RESULTS, Row, files_of, measured_files, part_file
-from setups import Pixels, Setup, own_copy, written_out
 from table import write_tables
-from torch import nn
+from weight_files import MissingWeightsError
 
 import headstart
-from headstart.analysis.statistics import paired_difference
 from headstart.environment import describe_environment
 from headstart.files import read_json, sha256_of_text, write_json
 
-FOUND = ("proved", "suspected")
-_OF_PIXELS = frozenset({1, 2, 3, 4, 5, 7})  # causes that another preprocessing repairs
-_DECIDING = (
-    "analysis",
-    "data",
-    "diagnosis",
-    "models",
-    "training",
-)  # folders of headstart whose code can change a diagnosis
+_DECIDING = ("analysis", "data", "diagnosis", "models", "study", "training", "weights")
+"""Folders of headstart whose code and weights can change a diagnosis."""
+
+_COUNTED = (".py", ".safetensors")
+
+_OF_A_CASE = ("cases", "examining", "faults", "measuring", "setups", "unknown", "weight_files")
+"""Files of this benchmark that decide what a case is and what is measured of it."""
 
 
 def main() -> None:
@@ -133,8 +109,8 @@ def main() -> None:
                 of_part["environment"] = describe_environment(torch.device("cpu"))
                 of_part["jobs"] = arguments.jobs
                 write_json(files[case.part], of_part)
-    if arguments.out is None:
-        write_docs()
+        if arguments.out is None:
+            write_docs()
 
 
 @contextmanager
@@ -201,89 +177,6 @@ def _row(name: str, folders: Folders) -> Row:
     return {**row, "case_seconds": round(time.perf_counter() - started, 1)}
 
 
-def code_version() -> str:
-    """A hash of headstart's code that a diagnosis is made with: rows of two versions are no one measurement."""
-    package = Path(headstart.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(path for folder in _DECIDING for path in (package / folder).rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def examined(case: Case, folders: Folders) -> Row:
-    """One case: measure what was planted, have it diagnosed, measure what the repair gives back."""
-    correct = correct_setup(case.place, folders, case.evidence)
-    faulty = planted(correct, case.faults)
-    features = features_of(faulty)
-    probe = fit(features)
-    head, head_right = _headed(faulty, features, probe)
-    record, seconds = _diagnosed(faulty, features, head, probe, folders.weights)
-    causes = record["causes"]
-    found = [cause["id"] for cause in causes if cause["status"] in FOUND]
-    cells = _cells(correct, case, probe, folders)
-    in_pipeline = [cause for cause in case.planted if cause in IN_PIPELINE]
-    measured = shares_of({present: one.correct for present, one in cells.items()}, in_pipeline)
-    # A head that fails for its own reasons is judged on test, and so is what it is compared with.
-    on_test = not IN_PIPELINE.issuperset(case.planted)
-    healthy = cells[frozenset()].accuracy(on_test=on_test)
-    failing = float(head_right.mean()) if on_test else probe.accuracy(on_test=False)
-    if 21 in case.planted:
-        measured[21] = {"points": round(100 * (probe.accuracy(on_test=True) - failing), 3)}
-    proved = {cause["id"] for cause in causes if cause["status"] == "proved"}
-    row: Row = {
-        "verdict": record["verdict"]["code"],
-        "top": found[0] if found else None,
-        "found": found,
-        "checks": sum(cause["status"] != "could-not-look" for cause in causes),
-        "causes": {
-            str(cause["id"]): {
-                "status": cause["status"],
-                "points": cause["points"],
-                "points_alone": cause.get("points_alone"),
-                "code": cause["evidence"]["code"],
-                "values": cause["evidence"]["values"],
-                "like": cause["indistinguishable_from"],
-            }
-            for cause in causes
-        },
-        "measured": {str(cause): values for cause, values in measured.items()},
-        "accuracy": {"healthy": healthy, "failing": failing, "said": record["accuracy"]},
-        "seconds": round(seconds, 2),
-        "parts_of_seconds": record["seconds"],
-    }
-    if case.faults and set(case.planted) <= IN_PIPELINE | {21}:
-        row["accuracy"]["after_repair"] = _after_repair(correct, faulty, proved, record, probe, failing, on_test)
-    row["unplanted"] = {
-        str(cause): _of_the_data(cause, case.place, folders)
-        for cause in (10, 20)
-        if cause in found and cause not in case.planted
-    }
-    return row
-
-
-@lru_cache(maxsize=64)
-def _healthy(place: Place, folders: Folders) -> Probe:
-    """The probe on a place's correct pipeline."""
-    return fit(features_of(correct_setup(place, folders)))
-
-
-@lru_cache(maxsize=64)
-def _of_the_data(cause: int, place: Place, folders: Folders) -> dict[str, float]:
-    """Whether a cause that was named and not planted is true of data and backbone: the points of the counterfactual.
-
-    New batch-norm statistics may really help on pictures unlike the pretraining's (10), and pretrained features may really
-    be worth no more than those of a random network (20).
-    """
-    correct, as_it_is = correct_setup(place, folders), _healthy(place, folders)
-    if cause == 10:
-        better, worse = fit(features_of(re_estimated(correct))), as_it_is
-    else:
-        random = replace(correct, backbone=drawn_anew(correct.backbone))
-        better, worse = as_it_is, fit(features_of(re_estimated(random)))
-    difference = paired_difference(better.correct[None], worse.correct[None])
-    return {"points": 100 * difference.mean, "low": 100 * difference.low, "high": 100 * difference.high}
-
-
 def _where(case: Case) -> dict[str, str]:
     return {
         "data": case.place.data,
@@ -296,111 +189,15 @@ def _where(case: Case) -> dict[str, str]:
     }
 
 
-def _headed(setup: Setup, features: Features, probe: Probe) -> tuple[nn.Linear | None, Correct]:
-    """The head that the author trained on this pipeline, and which test images the author's classifier gets right."""
-    if setup.ending == "features":
-        return None, probe.test
-    head = {"fitted": lambda _: probe.head, "one-step": one_step_head, "through-softmax": head_through_softmax}[
-        setup.head
-    ](features)
-    if setup.permuted == "head":
-        head = permuted_head(head)
-    return head, head_correct(head, features)
-
-
-def _diagnosed(
-    setup: Setup, features: Features, head: nn.Linear | None, probe: Probe, weights: Path
-) -> tuple[dict[str, Any], float]:
-    """What headstart says of the author's script."""
-    script = written_out(setup, head)
-    arguments = dict(script.arguments)
-    if setup.predictions:
-        outputs = outputs_of(probe.head if head is None else head, features.part(features.split.test)[0])
-        if setup.permuted == "predictions":
-            outputs = outputs[:, other_order(features.classes)]
-        elif setup.permuted == "images":
-            outputs = outputs[other_order(len(outputs))]
-        arguments["predictions"] = outputs
-    if setup.history == "test":
-        arguments["history"] = ended_by_test(features, probe.head if head is None else head)
-    elif setup.history != "none":
-        arguments["history"] = training_curve(features, setup.history)
-    with tempfile.TemporaryDirectory() as runs:
-        started = time.perf_counter()
-        diagnosis = headstart.diagnose(
-            script.model,
-            setup.data,
-            keep_duplicates=setup.keep_duplicates,
-            weights_dir=weights,
-            device="cpu",
-            runs=runs,
-            language="en",
-            **arguments,
-        )
-        return diagnosis.record, time.perf_counter() - started
-
-
-def _cells(correct: Setup, case: Case, probe: Probe, folders: Folders) -> dict[frozenset[int], Probe]:
-    """The pipeline with every set of the planted faults that can be left out; `probe` is the one with all of them."""
-    faults = {fault.cause: fault for fault in case.faults if fault.cause in IN_PIPELINE}
-    # A fault outside the pipeline may have changed the data: the cells are then measured on the data as it was.
-    changed = bool(faults) and not {16, 20}.isdisjoint(case.planted)
-    cells: dict[frozenset[int], Probe] = {}
-    for size in range(len(faults) + 1):
-        for present in combinations(faults, size):
-            if faults and not present:
-                cells[frozenset()] = _healthy(case.place, folders)
-            elif len(present) < len(faults) or changed:
-                cells[frozenset(present)] = fit(features_of(planted(correct, tuple(faults[one] for one in present))))
-            else:
-                cells[frozenset(present)] = probe
-    return cells
-
-
-def _after_repair(
-    correct: Setup,
-    faulty: Setup,
-    proved: set[int],
-    record: dict[str, Any],
-    probe: Probe,
-    failing: float,
-    on_test: bool,
-) -> float:
-    """Accuracy once what was proved is changed as the diagnosis says, by this benchmark's probe."""
-    if not proved & (IN_PIPELINE | {21}):
-        return failing
-    setup = faulty
-    if proved & _OF_PIXELS and record["repaired_recipe"] is not None:
-        contract = record["repaired_recipe"]["preprocessing"]
-        norm = (tuple(contract["mean"]), tuple(contract["std"]))
-        reversed_channels = contract["channel_order"] == "BGR"
-        pixels = Pixels(contract["input_size"], contract["interpolation"], (norm,), reversed_channels=reversed_channels)
-        setup = replace(setup, pixels=pixels, style="torchvision")
-    elif proved & _OF_PIXELS:  # no recipe says all of the repair: its lines of code do
-        pixels = replace(setup.pixels, inner=(), frame=None)
-        setup = replace(
-            setup, pixels=pixels, style="torchvision", preprocess=_given_preprocess(record["repair"]["code"])
-        )
-    if 8 in proved:
-        setup = replace(setup, training=False)
-    if proved & {9, 13} and correct.published:
-        restored = own_copy(correct.backbone)
-        restored.load_state_dict(dict(correct.published))
-        setup = replace(setup, backbone=restored.eval())
-    if 10 in proved:
-        setup = re_estimated(setup)
-    repaired = probe if setup is faulty else fit(features_of(setup))
-    # Without a head among its causes, the author's own head would stay as bad as it was.
-    return failing if on_test and 21 not in proved else repaired.accuracy(on_test=on_test)
-
-
-def _given_preprocess(code: str) -> Callable[[Any], Any]:
-    """The preprocessing that a diagnosis writes out for its reader, as it stands there."""
-    before, closing, _ = code.partition("\n])")
-    names: dict[str, Any] = {}
-    exec(before + closing, names)
-    preprocess: Callable[[Any], Any] = names["preprocess"]
-    return preprocess
+def code_version() -> str:
+    """A hash of what a row is measured with, headstart's and the benchmark's: rows of two versions are no one measurement."""
+    package, here = Path(headstart.__file__).parent, Path(__file__).parent
+    files = [path for folder in _DECIDING for path in (package / folder).rglob("*") if path.suffix in _COUNTED]
+    digest = hashlib.sha256()
+    for path in [*sorted(files), *(here / f"{name}.py" for name in _OF_A_CASE)]:
+        root = package if path.is_relative_to(package) else here
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _said(row: Row) -> str:

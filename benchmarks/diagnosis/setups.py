@@ -14,6 +14,7 @@ children      the network taken apart into nn.Sequential(*network.children()), s
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,10 @@ class Setup:
         history: `none` kept, `calm`, `jump`, `gap`, or `calm` with the `test` part's scores for those of val.
         keep_duplicates: whether equal images may stand on both sides of the split.
         preprocess: in place of all of `pixels` that is not a layer of the model; from a PIL image.
+        tuned: whether the author trains the whole network on these images; `own_head` is the head that comes of it.
+        weights: folder of the backbone's file, where the author made it; `None` where it is a public one.
+        scratch: the network from scratch that the transfer met in a run of headstart's: `none`, one `made-for-small-images`, or one
+            `made-for-large-images`.
     """
 
     data: ImageSet
@@ -113,6 +118,10 @@ class Setup:
     history: str = "none"
     keep_duplicates: bool = False
     preprocess: Callable[[Any], Any] | None = None
+    tuned: bool = False
+    own_head: nn.Linear | None = None
+    weights: Path | None = None
+    scratch: str = "none"
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from headstart.models.network import build_network, classifier_spec
 from headstart.records import ImageSet, Recipe, TrialResult
 from headstart.study.kinds import Bench
 from headstart.study.observer import SilentObserver
-from headstart.study.planning import Overrides, resolve_recipe
 from headstart.study.presets import read_recipe
+from headstart.study.resolving import Overrides, resolve_recipe
 from headstart.study.trial import run_trial
 
 from .parts import FORWARD_EQUIVALENTS

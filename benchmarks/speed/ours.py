@@ -30,8 +30,8 @@ from headstart.models.cost import complexity
 from headstart.models.network import BackboneClassifier
 from headstart.records import Images, ImageSet, Indices, Preprocessing
 from headstart.study.observer import SilentObserver
-from headstart.study.planning import Overrides, backbone_preprocessing, resolve_recipe
 from headstart.study.presets import fine_tune_recipe
+from headstart.study.resolving import Overrides, backbone_preprocessing, resolve_recipe
 from headstart.training.batches import ArrayBatches, ImageBatches
 from headstart.training.engine import train_network
 from headstart.training.features import extract_features

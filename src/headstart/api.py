@@ -78,11 +78,11 @@ class Comparison:
 
 def compare(
     data: str | Path = "digits",
-    recipes: Sequence[str | Recipe] | None = None,
+    recipes: Sequence[str | Recipe] | str | Recipe | None = None,
     seeds: int | None = None,
     *,
     preset: str = "default",
-    backbones: Sequence[str] = (),
+    backbones: Sequence[str] | str = (),
     weights_dir: str | Path | None = None,
     input_size: int | None = None,
     budget: str | float | None = None,
@@ -110,7 +110,7 @@ def compare(
 
     Args:
         data: `digits`, `cifar10`, `cifar100`, a folder of images, or an `.npz` file.
-        recipes: names, paths of TOML files, or `Recipe` records; `None` takes the preset's.
+        recipes: names, paths of TOML files, or `Recipe` records, one alone or several; `None` takes the preset's.
         seeds: number of repetitions; `None` takes three where a quarter of an hour (or the budget) allows.
         preset: `default` or `classroom`.
         backbones: timm model names or weight files; `mobilenetv2_100` if none is named, and `small32_m` for images up to 64 px.
@@ -143,8 +143,8 @@ def compare(
     request = StudyRequest(
         data=str(data),
         preset=preset,
-        recipes=tuple(recipes or ()),
-        backbones=tuple(backbones),
+        recipes=tuple(_several(recipes or ())),
+        backbones=tuple(_several(backbones)),
         weights_dir=Path(weights_dir) if weights_dir is not None else None,
         input_size=input_size,
         seeds=seeds,
@@ -187,7 +187,7 @@ def pretrain(
     augmentation: Augmentation | None = None,
     title: str = "",
     licence: str = "",
-    judges: Sequence[str | Path] = (),
+    judges: Sequence[str | Path] | str | Path = (),
     limit: int | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -238,7 +238,7 @@ def pretrain(
         augmentation=augmentation,
         title=title,
         licence=licence,
-        judges=tuple(str(source) for source in judges),
+        judges=tuple(str(source) for source in _several(judges)),
         limit=limit,
         seed=seed,
     )
@@ -315,6 +315,11 @@ def parse_budget(budget: str | float | None) -> float | None:
     if budget <= 0:
         raise UsageError("A budget is a positive time.")
     return float(budget)
+
+
+def _several(given: Sequence[Any] | Any) -> Sequence[Any]:
+    """A list of things as it is; a name or path alone as the list of it, not of its letters."""
+    return [given] if isinstance(given, str | Path | Recipe) else given
 
 
 def _recipe_entry(results: dict[str, Any], name: str) -> dict[str, Any]:

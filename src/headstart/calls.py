@@ -2,11 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from headstart.records import Preprocessing, Recipe
+import numpy as np
+
+from headstart.records import Preprocessing, Recipe, changed_fields
 
 _LEFT_OUT = frozenset({"observer", "command", "callbacks"})
 """They watch a run or name it; of callbacks, the user's own objects, nothing can be written that makes them again."""
@@ -51,6 +52,8 @@ def _plain(value: Any) -> Any:
 
 
 def _written(value: Any) -> str:
+    if isinstance(value, np.generic):
+        value = value.item()  # 3 and not np.int64(3)
     if isinstance(value, Path):
         return repr(str(value))
     if isinstance(value, list | tuple):
@@ -59,11 +62,7 @@ def _written(value: Any) -> str:
         inside = ", ".join(map(_written, value))
         return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' if len(value) == 1 else ''})"
     if isinstance(value, Recipe | Preprocessing):
-        settings = [
-            f"{field.name}={_written(getattr(value, field.name))}"
-            for field in fields(value)
-            if field.default is MISSING or getattr(value, field.name) != field.default
-        ]
+        settings = [f"{name}={_written(getattr(value, name))}" for name in changed_fields(value)]
         return f"headstart.{type(value).__name__}({', '.join(settings)})"
     if value is None or isinstance(value, str | bool | int | float):
         return repr(value)

@@ -3,7 +3,7 @@
 Arrays are NumPy: this module, like everything that only reads results, does not import torch.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -227,6 +227,20 @@ class Recipe:
     def with_changes(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
         return replace(self, **changes)
+
+
+def changed_fields(record: Recipe | Preprocessing) -> dict[str, Any]:
+    """What differs from the record's defaults, in the order of its fields; a record within it is a dictionary of all of its fields.
+
+    >>> changed_fields(Preprocessing(32, std=(0.5, 0.5, 0.5)))
+    {'input_size': 32, 'std': (0.5, 0.5, 0.5)}
+    """
+    given = asdict(record)
+    return {
+        one.name: given[one.name]
+        for one in fields(record)
+        if one.default is MISSING or getattr(record, one.name) != one.default
+    }
 
 
 @dataclass(frozen=True)

@@ -44,13 +44,21 @@ def test_two_faults_by_hand() -> None:
     assert sum(share.mean for share in shares.values()) == pytest.approx(80 - 32)
     alone = costs_alone(cells, [1, 3])
     assert [alone[1].mean, alone[3].mean] == pytest.approx([50, 10])
-    found = interactions(cells, [1, 3])
-    pairs = {(pair.cause, pair.other): (pair.points_with, pair.points_without) for pair in found}
-    assert list(pairs[3, 1]) == pytest.approx([-2, 10])
-    assert list(pairs[1, 3]) == pytest.approx([38, 50])
-    # What one costs less, the other costs less: the difference is the same, and the one that changes more in proportion leads.
-    assert [pair.difference.mean for pair in found] == pytest.approx([-12, -12])
-    assert (found[0].cause, found[0].other) == (3, 1)
+    # What the range costs less, the size costs less: 38 instead of 50. The pair is named for the one that changes more in proportion.
+    for factors in ([1, 3], [3, 1]):
+        (pair,) = interactions(cells, factors)
+        assert (pair.cause, pair.other) == (3, 1)
+        assert [pair.points_with, pair.points_without, pair.difference.mean] == pytest.approx([-2, 10, -12])
+
+
+def test_intervals_of_interactions_cover_all_pairs_together() -> None:
+    cells = _all_cells({(): 80, (1,): 30, (3,): 70, (1, 3): 32})
+    more = cells | {cell | {7}: correct for cell, correct in cells.items()}  # a third fault that changes nothing
+    (alone,) = interactions(cells, [1, 3])
+    (among_three,) = interactions(more, [1, 3, 7])
+    assert (among_three.cause, among_three.other) == (alone.cause, alone.other)
+    assert among_three.difference.mean == alone.difference.mean
+    assert among_three.difference.high - among_three.difference.low > alone.difference.high - alone.difference.low
 
 
 def test_an_interaction_that_chance_explains_is_not_named() -> None:

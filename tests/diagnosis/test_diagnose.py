@@ -244,6 +244,62 @@ def test_copies_of_test_images_flatter_and_the_repaired_accuracy_is_without_them
     assert step["points"] == pytest.approx(100 * (values["without"] - values["accuracy"]), abs=0.02)
 
 
+def fine_tuned(prepare: Callable[[Any], torch.Tensor], images: ImageSet, part: Indices) -> nn.Sequential:
+    """The bundled backbone with a head, both trained on a part until they know it by heart."""
+    classifier = nn.Sequential(bundled_backbone(), nn.Linear(SMALL.features, 10)).train()
+    inputs = torch.stack([prepare(Image.fromarray(one)) for one in images.images[part]])
+    labels = torch.from_numpy(images.labels[part])
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=1e-3)
+    order = torch.Generator().manual_seed(0)
+    for _ in range(8):
+        for some in torch.randperm(len(inputs), generator=order).split(50):  # type: ignore[no-untyped-call]
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(classifier(inputs[some]), labels[some]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return classifier.eval()
+
+
+def noisy_digits() -> ImageSet:
+    """Digits that a few hundred of are not enough to tell apart, though they can be learned by heart."""
+    images = load_images("digits", limit=900)
+    rng = np.random.default_rng(0)
+    drawn = np.clip(images.images + rng.normal(0, 160, images.images.shape), 0, 255).astype(np.uint8)
+    return _image_set(drawn, images.labels)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_network_that_has_learned_its_images_is_judged_on_others(
+    tmp_path: Path, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = noisy_digits()
+    split, _ = make_split(images)
+    classifier = fine_tuned(right, images, split.train)
+    if not known:
+        monkeypatch.setattr(subject, "find_published", lambda *_: None)
+    found = headstart.diagnose(classifier, images, preprocess=right, runs=tmp_path, language="en")
+    causes = {cause["id"]: cause for cause in found.causes}
+    # Its features are right on nearly all of train, its head on test: between the two lies what it learned by heart, no fault of the head.
+    assert causes[21]["status"] != "proved"
+    assert causes[20]["evidence"]["code"] == "features-trained-here"
+    assert found.record["subject"]["trained_here"]
+    assert found.proved == []
+
+
+def test_other_pixels_that_adapted_weights_do_not_like_clear_nothing(tmp_path: Path) -> None:
+    def raw(image: Any) -> torch.Tensor:
+        return 255 * pixels(image)
+
+    images = noisy_digits()
+    split, _ = make_split(images)
+    found = headstart.diagnose(
+        fine_tuned(raw, images, split.train), images, preprocess=raw, runs=tmp_path, language="en"
+    )
+    scale = next(cause for cause in found.causes if cause["id"] == 3)
+    assert scale["status"] == "suspected"
+    assert scale["points"]["mean"] < 0  # the published range, given to weights that have learned another
+    assert "trained on pixels like that" in found.paths.markdown.read_text(encoding="utf-8")
+
+
 def test_a_recipe_of_ours_and_the_second_time_it_is_found_done(tmp_path: Path) -> None:
     recipe = Recipe(name="mine", kind="probe", backbone="small32_s", preprocessing=Preprocessing(8))
     first = headstart.diagnose(

@@ -122,8 +122,8 @@ def test_interactions_are_a_table_and_a_sentence() -> None:
     ]
     assert "certain" in table.caption
     assert plain_text(blocks[-1].text) == (
-        "The first row in words: without repairing the input size, 0.4 points are lost to the pixel range; "
-        "after that repair, 11.2 points."
+        "The first row in words: as long as the input size is not repaired, repairing the pixel range brings 0.4 points; "
+        "once it is, 11.2 points."
     )
 
 

@@ -10,16 +10,15 @@ import torch
 
 from headstart.data.sources import load_images
 from headstart.data.splits import make_split
-from headstart.errors import UsageError
 from headstart.models.backbones import build_backbone, find_backbone
 from headstart.records import Preprocessing, Recipe
 from headstart.study import prediction
 from headstart.study.observer import SilentObserver
-from headstart.study.planning import Overrides, Plan, make_plan, resolve_recipe
+from headstart.study.planning import Plan, make_plan
 from headstart.study.prediction import PredictedCost, extraction_seconds, predict_seconds
 from headstart.study.presets import probe_recipe, random_features_recipe
+from headstart.study.resolving import Overrides, resolve_recipe
 from headstart.training.features import are_extracted, extract_features
-from tests.models.factory import write_vit
 
 CPU = torch.device("cpu")
 
@@ -47,47 +46,6 @@ def test_features_that_are_cached_are_predicted_to_cost_nothing(
     larger = probe.with_changes(preprocessing=probe.preprocessing.__class__(48))
     assert predict_seconds(larger, backbone, images, split, CPU).shared > 0
     assert predict_seconds(control, backbone, images, split, CPU).shared > 0
-
-
-def test_a_backbone_of_one_size_sees_that_size_and_no_other_can_be_asked_of_it(tmp_path: Path) -> None:
-    images = load_images("digits", limit=200)
-    split, _ = make_split(images)
-    backbone = find_backbone(str(write_vit(tmp_path, 160, "{}")))
-    recipe = probe_recipe(str(backbone.path))
-    resolved = resolve_recipe(recipe, images, split, backbone, Overrides())
-    assert resolved.input_size == 160
-    assert resolve_recipe(recipe, images, split, backbone, Overrides(input_size=160)) == resolved
-    asked = "'vit-probe' asks for images of 96 px, but test_vit takes 160 px only"
-    with pytest.raises(UsageError, match=asked):
-        resolve_recipe(recipe, images, split, backbone, Overrides(input_size=96))
-    with pytest.raises(UsageError, match=asked):
-        resolve_recipe(recipe.with_changes(preprocessing=Preprocessing(96)), images, split, backbone, Overrides())
-
-
-@pytest.mark.parametrize(
-    ("recipe", "needed"),
-    [
-        (Recipe("mine", "scratch"), True),
-        (Recipe("mine", "finetune", backbone="small32_s"), True),
-        (Recipe("mine", "probe", backbone="small32_s", head="gradient"), True),
-        (Recipe("mine", "random-features", backbone="small32_s", head="gradient"), True),
-        (Recipe("mine", "probe", backbone="small32_s"), False),
-        (Recipe("mine", "majority"), False),
-    ],
-)
-def test_what_trains_by_epochs_needs_a_number_of_them(recipe: Recipe, needed: bool) -> None:
-    images = load_images("digits", limit=100)
-    split, _ = make_split(images)
-    backbone = find_backbone("small32_s", None) if recipe.backbone else None
-    given = resolve_recipe(recipe, images, split, backbone, Overrides(epochs=5))
-    assert given.epochs == (5 if needed else 0)
-    stated = resolve_recipe(recipe.with_changes(epochs=3), images, split, backbone, Overrides())
-    assert stated.epochs == 3
-    if needed:
-        with pytest.raises(UsageError, match=r"'mine' \(.*\) trains by epochs.*--epochs 20"):
-            resolve_recipe(recipe, images, split, backbone, Overrides())
-    else:
-        assert resolve_recipe(recipe, images, split, backbone, Overrides()).epochs == 0
 
 
 def _planned(

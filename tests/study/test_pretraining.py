@@ -227,7 +227,10 @@ def test_what_was_left_out_and_taken_out_is_said_and_on_the_card(tmp_path: Path)
     assert len(split.train) + len(split.val) + removed == 120
     assert not np.isin(images.image_hashes[split.train], images.image_hashes[split.val]).any()
     card = made.card.read_text(encoding="utf-8")
-    assert f"could not be used: 1; training images with the exact pixels of a validation image: {removed} |" in card
+    assert (
+        f"could not be used: 1; training images with the exact pixels of a validation or test image: {removed} |"
+        in card
+    )
     assert "1 epoch," in card
     assert "top 5" not in card  # of two classes the right one is always among five
 
@@ -376,11 +379,44 @@ def test_the_sources_own_test_part_is_left_alone(tmp_path: Path) -> None:
     assert results["removed_duplicates"] == 0
 
 
+def test_what_is_in_the_sources_own_test_part_is_not_trained_on(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
+    images[40:45] = images[:5]  # five test images are in train, too
+    part = np.repeat(["train", "test"], [40, 20])
+    np.savez(tmp_path / "data.npz", X=images, y=np.arange(60) % 2, part=part)
+    made = _run(_request(tmp_path, data=str(tmp_path / "data.npz"), limit=None, epochs=1))
+    results = json.loads(made.file.metadata["results"])
+    assert results["removed_duplicates"] == 5
+    assert results["train_images"] + results["val_images"] == 35
+
+
+def test_the_card_replaces_no_other_text(tmp_path: Path) -> None:
+    (tmp_path / "made.md").write_text("# My project\n\nIts own readme.\n", encoding="utf-8")
+    with pytest.raises(RunError, match=r"made\.md, which is no card"):
+        _run(_request(tmp_path))
+    assert not list(tmp_path.glob("*.pretraining"))
+    (tmp_path / "made.md").unlink()
+    _run(_request(tmp_path))
+    (tmp_path / "made.safetensors").unlink()  # an interruption may have left a card alone
+    assert not _run(_request(tmp_path)).was_done
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(RunError, match=r"made\.pretraining cannot be made"):
+        _run(_request(tmp_path, out=tmp_path / "file" / "made.safetensors"))
+
+
+def test_a_users_words_stay_in_their_cell(tmp_path: Path) -> None:
+    made = _run(_request(tmp_path, title="Digits | all\nof them", epochs=1))
+    assert "| pretrained on | Digits \\| all of them, " in made.card.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
         ({"architecture": "resnet18"}, "small32_m"),
-        ({"input_size": 224}, "--input-size"),
+        ({"input_size": 65}, "--input-size"),
         ({"epochs": 0}, "--epochs"),
         ({"epochs": 2, "budget_seconds": 60.0}, "--budget"),
         ({"batch_size": 1}, "--batch-size"),

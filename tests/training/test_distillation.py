@@ -29,6 +29,14 @@ def test_targets_are_uncorrelated_and_half_whitened() -> None:
     assert np.diag(covariance) == pytest.approx(np.sqrt(np.linalg.eigvalsh(np.cov(features[chosen].T))[::-1]), rel=0.02)
 
 
+def test_the_targets_do_not_hang_on_the_signs_of_the_eigenvectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32)
+    once = distillation_targets(features, np.arange(300))
+    solve = np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", lambda matrix: (solve(matrix)[0], solve(matrix)[1] * [1, -1, -1, 1, -1]))
+    assert distillation_targets(features, np.arange(300)) == pytest.approx(once, abs=1e-6)
+
+
 def test_at_most_256_directions_are_targets() -> None:
     features = np.random.default_rng(0).normal(size=(600, 300)).astype(np.float32)
     assert distillation_targets(features, np.arange(600)).shape == (600, 256)

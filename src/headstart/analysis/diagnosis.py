@@ -155,22 +155,29 @@ def shapley_shares(
 def interactions(cells: Mapping[Cell, Booleans], factors: Sequence[int], confidence: float = 0.95) -> list[Interaction]:
     """Pairs of faults of which one costs something else while the other is there; all further faults repaired.
 
-    Those whose difference is there for certain and counts; the one that changes most in proportion comes first.
+    Each of the two changes by the same number of points; a pair is named for the one that changes more in proportion. Those
+    whose difference is there for certain and counts; the one that changes most in proportion comes first.
 
     Args:
         cells: as for `shapley_shares`; every pair, every fault alone and none at all are among them.
         factors: the faults.
-        confidence: of the intervals.
+        confidence: that the intervals of all pairs cover together (Bonferroni: each has its share of what is left to chance).
     """
     right = {cell: 100 * correct.astype(np.float64) for cell, correct in cells.items() if len(cell) <= _PAIR}
+    pairs = list(itertools.combinations(factors, _PAIR))
     found = []
-    for cause, other in itertools.permutations(factors, 2):
-        clean, one, second, both = (right[frozenset(some)] for some in ((), (cause,), (other,), (cause, other)))
-        with_other, alone = second - both, clean - one
-        difference = mean_estimate(with_other - alone, confidence=confidence)
+    for first, second in pairs:
+        clean, one, other, both = (right[frozenset(some)] for some in ((), (first,), (second,), (first, second)))
+        difference = mean_estimate(other - both - (clean - one), confidence=1 - (1 - confidence) / len(pairs))
         certain = difference.low > 0 or difference.high < 0
         if certain and abs(difference.mean) >= _NAMED_INTERACTION:
-            found.append(Interaction(cause, other, float(with_other.mean()), float(alone.mean()), difference))
+            costs = (float(values.mean()) for values in (other - both, clean - one, one - both, clean - other))
+            with_second, without_second, with_first, without_first = costs
+            either = (
+                Interaction(first, second, with_second, without_second, difference),
+                Interaction(second, first, with_first, without_first, difference),
+            )
+            found.append(max(either, key=_change))
     return sorted(found, key=_change, reverse=True)
 
 

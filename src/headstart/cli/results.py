@@ -100,6 +100,7 @@ def backbones(
 
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from headstart.models.catalog import list_backbones
@@ -126,12 +127,12 @@ def backbones(
         table.add_column(texts.get(f"cli.backbones_{key}"), justify=justify)  # type: ignore[arg-type]
     for entry in found.entries:
         table.add_row(
-            entry.name,
+            escape(entry.name),
             texts.get(f"cli.backbones_{entry.origin}_here" if entry.here else "cli.backbones_download"),
             f"{entry.native_size} px",
             texts.short_count(entry.parameters),
             texts.bytes(entry.file_bytes) if entry.file_bytes is not None else "–",
-            entry.licence or "–",
+            escape(entry.licence or "–"),
         )
     console.print(table)
     for line in unusable:
@@ -145,6 +146,7 @@ def env(
 ) -> None:
     """Print versions, device, threads and folders, what is missing, and the command that repairs it."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from headstart.environment import available_devices, choose_device, describe_environment, find_problems, folders
@@ -161,7 +163,7 @@ def env(
     if not problems:
         rows |= _weight_files(weights_dir)
     for key, value in rows.items():
-        table.add_row(texts.get(f"cli.env_{key.replace('-', '_').replace(' ', '_')}"), str(value))
+        table.add_row(texts.get(f"cli.env_{key.replace('-', '_').replace(' ', '_')}"), escape(str(value)))
     console.print(table)
     for problem in problems:
         console.print(texts.get("cli.problem", what=problem.what), style="red", markup=False)

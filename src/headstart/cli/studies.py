@@ -263,7 +263,7 @@ def diagnose(
 ) -> None:
     """Say why transfer learning failed, prove it, and write the repaired recipe.
 
-    Looks at what really arrives at the network, takes the suspected faults away one at a time, and measures what each costs.
+    Looks at what really arrives at the network, and measures what each suspected fault costs, alone and with the others.
     """
     from rich.console import Console
 

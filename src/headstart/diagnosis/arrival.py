@@ -30,6 +30,9 @@ Standardised = Literal["none", "image", "channel"]
 UNDERSTOOD = 0.9
 """Chosen: share of the tensor's variance that an affine picture of the pixels must explain."""
 
+LARGE, LEAST_STRIDE = 128, 16
+"""Pixels at which a network's stride can be read off its last map, and the stride from which it is not made for small images."""
+
 _COLOURED = 16  # synthetic images of coloured patches: gray data would not show the order of its channels
 _PATCHES = 4
 _SAMPLED_PIXELS = 40_000
@@ -219,6 +222,21 @@ def watch_maps(module: nn.Module) -> tuple[list[int], list[RemovableHandle]]:
             sides.append(min(out.shape[2:]))
 
     return sides, [layer.register_forward_hook(note) for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+
+
+def last_map(module: nn.Module, side: int) -> int | None:
+    """Side in positions of a network's last map on inputs of this side; `None` where it takes no such input.
+
+    One that flattens its map, or has fixed positions, takes one size.
+    """
+    still = copied(module).eval()
+    sides, _ = watch_maps(still)
+    try:
+        with torch.inference_mode(), fed_at_first_convolution(still) as run:
+            run(torch.zeros(2, 3, side, side))
+    except Exception:  # noqa: BLE001 - somebody else's network says in its own way that it takes no such input
+        return None
+    return sides[-1]
 
 
 def effective_receptive_field(module: nn.Module, inputs: torch.Tensor) -> int:

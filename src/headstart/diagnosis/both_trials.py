@@ -23,7 +23,7 @@ from headstart.models.backbones import Backbone
 from headstart.records import Recipe, TrialResult, trial_identity
 from headstart.study.kinds import Bench
 from headstart.study.ledger import Ledger
-from headstart.study.planning import Overrides, resolve_recipe
+from headstart.study.resolving import Overrides, resolve_recipe
 from headstart.study.run import finished_trial
 from headstart.training.engine import DivergedError
 

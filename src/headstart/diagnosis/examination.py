@@ -43,7 +43,7 @@ class Examination:
 
     `remade` is the pipeline; `None` where only its predictions are there. `predictions` are the network's own, on
     test. `relabelled` says which of them are right, `(1, n) bool`, once the order of the classes is repaired that was proved to be
-    another (15); `None` where it was not.
+    another (15); `None` where it was not. `tuned` says that the network's own weights were trained on these images, not only its head.
     """
 
     findings: tuple[Finding, ...]
@@ -54,6 +54,7 @@ class Examination:
     found_interactions: tuple[Interaction, ...] = ()
     controls: tuple[Control, ...] = ()
     relabelled: Booleans | None = None
+    tuned: bool = False
 
     @property
     def factors(self) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from headstart.analysis.diagnosis import (
     DOMAIN_GAP,
@@ -22,19 +21,29 @@ from headstart.analysis.diagnosis import (
     repair_orders,
     shapley_shares,
 )
-from headstart.analysis.statistics import Estimate, bootstrap_accuracy, gap_estimate, paired_difference
-from headstart.diagnosis.arrival import UNDERSTOOD, Arrival, measure_arrival, not_understood, sample_images
+from headstart.analysis.statistics import bootstrap_accuracy, paired_difference
+from headstart.diagnosis.arrival import (
+    LARGE,
+    LEAST_STRIDE,
+    UNDERSTOOD,
+    Arrival,
+    last_map,
+    measure_arrival,
+    not_understood,
+    sample_images,
+)
 from headstart.diagnosis.examination import Control, Examination, Remade
 from headstart.diagnosis.look_contract import Guess, guess_contract
+from headstart.diagnosis.look_head import knows_train, look_at_head, probe_on_test
 from headstart.diagnosis.look_history import (
     first_seen,
-    gap_finding,
     look_at_history,
     look_at_learning,
     look_at_loss_curve,
     look_at_selection,
+    measured_gap,
 )
-from headstart.diagnosis.look_network import look_at_network
+from headstart.diagnosis.look_network import is_fine_tuned, look_at_network
 from headstart.diagnosis.look_pixels import look_at_pixels, suitable_size
 from headstart.diagnosis.look_training import (
     look_at_augmentation,
@@ -46,31 +55,24 @@ from headstart.diagnosis.look_training import (
     on_test,
     predicted_classes,
 )
-from headstart.diagnosis.modules import copied, fed_at_first_convolution
 from headstart.diagnosis.pipeline import Pipeline, Repairs, pixels_with
 from headstart.diagnosis.prove import PROVABLE, MeasuredCell, draw_sample, measure_cells, measure_random, stratified
-from headstart.diagnosis.prove_predictions import Classes, in_points, prove_own_order, trained_on, twins
+from headstart.diagnosis.prove_predictions import Classes, prove_own_order, trained_on, twins
 from headstart.diagnosis.prove_training import of_each_class, own_outputs, own_predictions, prove_evidence
 from headstart.diagnosis.repair import repaired_preprocessing
 from headstart.diagnosis.subject import Subject
-from headstart.records import Booleans, ImageSet, Indices, Logits, Split
+from headstart.records import ImageSet, Indices, Logits, Split
 from headstart.training.progress import Reporter
 
 _NATIVE = 224  # what public ImageNet backbones are made for, where nothing says otherwise
 _NATIVE_SMALL = 32
-_LEAST_STRIDE = 16  # from which a backbone is no one for small images
-HEAD_BEHIND = 0.03
-"""Chosen: a probe on a few labels must beat the trained head by this much to say that the head is underfit."""
-
-HEAD_CLEARED = 0.06
-"""Chosen: a head that may be this far behind, by its interval, is not called trained to its end; on few images nobody can tell."""
-
 GOOD_ENOUGH = 0.9
 """Chosen: a probe that is right nine times in ten needs no excuse."""
 
 _NO_GAIN = 0.05
 """Chosen: pretraining brings nothing if it is better than chance weights by no more than this, for certain; fewer images leave it open."""
 
+_OF_PIXELS = (1, 2, 3, 4, 5, 7)
 _CLEAN_BATCH = 64
 _SEEN_AGAIN = 1000  # chosen: training images whose accuracy is then known to three points
 _OBLONG = 0.05  # chosen: share of images that are not square from which padding them would count
@@ -94,7 +96,7 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
     example = sample_images(images.images[split.train[:4096]])
     arrival = measure_arrival(subject, example)
     native = native_size(subject, arrival)
-    one_size = not _takes(subject, suitable_size(images.canvas, native))
+    one_size = last_map(subject.module, suitable_size(images.canvas, native)) is None
     if one_size:
         native = arrival.size
     sample = draw_sample(images, split)
@@ -116,12 +118,17 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
     preprocessing = repaired_preprocessing(arrival, contract, subject.published, images.canvas, native, suspected)
     repairs = Repairs(preprocessing, standardised if 3 in suspected else arrival.standardised)
     few = images.images[sample[:: max(len(sample) // _CLEAN_BATCH, 1)][:_CLEAN_BATCH]]
-    clean = pixels_with(arrival, repairs, frozenset(), few)
+    clean = pixels_with(arrival, repairs, frozenset(), few) if arrival.fit >= UNDERSTOOD else None
     outputs = own_outputs(subject, images, split.test)
     predictions = None if outputs is None else of_each_class(outputs)
     predicted = _classes(subject, predictions, split, images)
     labels, classes, evidence = images.labels[split.test], len(images.class_names), subject.evidence
     findings += look_at_network(subject, clean)
+    if clean is None:
+        findings = _without_domain(findings, *not_understood(arrival))
+    fine_tuned = subject.recipe is None and is_fine_tuned(subject)
+    if fine_tuned:
+        findings = _without_domain(findings, "statistics-trained-here", {})
     jump, opened = look_at_history(evidence.history)
     findings += [
         look_at_paths(subject, example),
@@ -141,19 +148,26 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
     factors = _factors(findings, subject, arrival)
     pipeline = Pipeline(subject, arrival, repairs, factors, images)
     cells = _prove(pipeline, sample, reporter)
+    as_it_is = cells.get(frozenset(factors))
+    probe = probe_on_test(pipeline, cells, sample, split) if predictions is not None else None
+    tuned = fine_tuned or (subject.recipe is None and knows_train(subject, as_it_is, probe))
     if factors:
         correct = {cell: measured.correct for cell, measured in cells.items()}
         shares = shapley_shares(correct, repair_orders(factors))
         alone = costs_alone(correct, factors)
         findings = [judged(f, shares[f.cause], alone.get(f.cause)) if f.cause in shares else f for f in findings]
+        if tuned:
+            findings = _without_domain([_adapted(one) for one in findings], "statistics-trained-here", {})
         findings = _told_apart(findings, cells, factors)
     controls, gap = _controls(pipeline, cells, sample)
+    if tuned and cells:  # features that have learned these labels are better than random ones for that reason alone
+        controls, gap = [], Finding(DOMAIN_GAP, "could-not-look", "features-trained-here", {})
     seen_loaded = next(finding for finding in findings if finding.cause == NOT_LOADED).status == "cleared"
     if gap.status == "suspected" and not seen_loaded and NOT_LOADED not in factors:
         gap = replace(gap, like=(NOT_LOADED,))  # weights that were never loaded are random ones, too
-    probe = cells.get(frozenset(factors))
     seen = next(finding for finding in findings if finding.cause == 15)
-    reaches = None if probe is None else float(probe.correct.mean())
+    reached = probe.right if probe is not None else None if as_it_is is None else as_it_is.correct
+    reaches = None if reached is None else float(reached.mean())
     order, relabelled = prove_own_order(seen, predictions, predicted, labels, classes, reaches)
     findings = [order if finding.cause == 15 else finding for finding in findings]
     if (
@@ -162,7 +176,7 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
         findings = [opened if finding.cause == 22 else finding for finding in findings]
     # Permuted classes are another cause: where they are proved, the head is judged as relabelled.
     own = (predictions.argmax(1) == labels)[None] if predictions is not None and relabelled is None else relabelled
-    head, control, behind = _head(own, probe)
+    head, control, behind = look_at_head(own, probe, arrival, split)
     if subject.recipe is None and head.status == "cleared" and split.origin == "drawn":
         head = replace(head, status="could-not-look", code="may-know-test")
     reordered = relabelled is not None
@@ -186,7 +200,20 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
         look_seconds=look_seconds,
         prove_seconds=time.perf_counter() - started,
         relabelled=relabelled,
+        tuned=tuned,
     )
+
+
+def _without_domain(findings: list[Finding], code: str, values: Mapping[str, float]) -> list[Finding]:
+    """The same without a suspicion of batch norm's stored statistics (10), which nothing can be read from here."""
+    unclear = Finding(10, "could-not-look", code, values)
+    return [unclear if one.cause == 10 and one.status != "cleared" else one for one in findings]
+
+
+def _adapted(finding: Finding) -> Finding:
+    """A fault of the pixels in a network that was trained on them: that other pixels do not suit its weights any more clears nothing."""
+    cleared = finding.cause in _OF_PIXELS and finding.status == "cleared" and finding.points is not None
+    return replace(finding, status="suspected") if cleared else finding
 
 
 def _selection(
@@ -212,10 +239,7 @@ def _own_gap(subject: Subject, predictions: Logits | None, images: ImageSet, spl
     again = own_predictions(subject, images, part)
     assert again is not None
     train, test = again.argmax(1) == images.labels[part], predictions.argmax(1) == images.labels[split.test]
-    found = gap_finding(float(train.mean()), float(test.mean()))
-    if found.status == "suspected" and gap_estimate([train], [test]).low <= 0:
-        return Finding(22, "could-not-look", "gap-unclear", found.values)
-    return found
+    return measured_gap(train, test)
 
 
 def _guessed(finding: Finding, guess: Guess) -> Finding:
@@ -257,24 +281,15 @@ def native_size(subject: Subject, arrival: Arrival) -> int:
         return subject.published.native_size
     if subject.contract is not None:
         return subject.contract.input_size
-    return _NATIVE if arrival.size / max(arrival.map_side, 1) >= _LEAST_STRIDE else _NATIVE_SMALL
+    large = last_map(subject.module, LARGE)  # a map of a single position hides the stride
+    stride = arrival.size / max(arrival.map_side, 1) if large is None else LARGE / large
+    return _NATIVE if stride >= LEAST_STRIDE else _NATIVE_SMALL
 
 
 def _not_square(images: ImageSet) -> bool:
     """Whether a part that counts of the images were cut to their central square before anybody's code got them."""
     oblong = sum(size.count for size in images.original_sizes if size.width != size.height)
     return oblong > _OBLONG * len(images.labels)
-
-
-def _takes(subject: Subject, side: int) -> bool:
-    """Whether the network can be run on inputs of this side; one that flattens its map, or has fixed positions, takes one size."""
-    module = copied(subject.module).eval()
-    try:
-        with torch.inference_mode(), fed_at_first_convolution(module) as run:
-            run(torch.zeros(2, 3, side, side))
-    except Exception:  # noqa: BLE001 - somebody else's network says in its own way that it takes no such input
-        return False
-    return True
 
 
 def _provable(finding: Finding, subject: Subject, arrival: Arrival) -> bool:
@@ -316,30 +331,6 @@ def _controls(pipeline: Pipeline, cells: Mapping[Cell, MeasuredCell], sample: In
         gap = Finding(DOMAIN_GAP, status, code, measured)
     control = Control("random-features", bootstrap_accuracy(by_chance), bootstrap_accuracy(own), says)
     return [control], gap
-
-
-def _head(correct: Booleans | None, probe: MeasuredCell | None) -> tuple[Finding, Control | None, Estimate | None]:
-    """The network's own head, on test, which it was not trained on, against the convex probe with all faults (21).
-
-    Returns:
-        The finding, the control, and the points by which the head is behind.
-    """
-    if correct is None or probe is None:
-        return Finding(21, "could-not-look", "no-head", {}), None, None
-    values = {"head": round(float(correct.mean()), 4), "probe": round(float(probe.correct.mean()), 4)}
-    behind = gap_estimate(list(probe.correct), list(correct))
-    finding = judge_head(behind, values)
-    control = Control("convex-head", bootstrap_accuracy(probe.correct), bootstrap_accuracy(correct), finding.code)
-    return finding, control, in_points(behind)
-
-
-def judge_head(behind: Estimate, values: Mapping[str, float]) -> Finding:
-    """Cause 21, from how far a head is behind a convex one, and from both accuracies, `head` and `probe`."""
-    if behind.low > 0 and behind.mean > HEAD_BEHIND:
-        return Finding(21, "proved", "head-below-probe", values, in_points(behind))
-    if behind.high > HEAD_CLEARED:
-        return Finding(21, "could-not-look", "head-unclear", values)
-    return Finding(21, "cleared", "head-at-probe", values)
 
 
 def _classes(subject: Subject, predictions: Logits | None, split: Split, images: ImageSet) -> Classes | None:

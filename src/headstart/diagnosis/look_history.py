@@ -13,8 +13,9 @@ import numpy.typing as npt
 from scipy.special import logsumexp
 
 from headstart.analysis.diagnosis import LEAST_POINTS, Finding
+from headstart.analysis.statistics import gap_estimate
 from headstart.errors import UsageError
-from headstart.records import Labels
+from headstart.records import Booleans, Labels
 
 History = Mapping[str, list[float]]
 """For each curve its values, one an epoch."""
@@ -184,6 +185,14 @@ def gap_finding(train: float, val: float) -> Finding:
     if train - val > _GAP:
         return Finding(22, "suspected", "gap-large", values)
     return Finding(22, "cleared", "gap-small", values)
+
+
+def measured_gap(train: Booleans, unseen: Booleans) -> Finding:
+    """Cause 22 from answers, `(n,) bool` and `(m,) bool`, to images that were learned from and to others; a gap by chance is none."""
+    found = gap_finding(float(train.mean()), float(unseen.mean()))
+    if found.status == "suspected" and gap_estimate([train], [unseen]).low <= 0:
+        return Finding(22, "could-not-look", "gap-unclear", found.values)
+    return found
 
 
 def read_history(given: Any) -> dict[str, list[float]]:

@@ -19,12 +19,12 @@ inverse. Fog, which costs 6 to 8 points, has 1.7 to 2.1; images that lose nothin
 _Norm = nn.modules.batchnorm._BatchNorm
 
 
-def look_at_network(subject: Subject, clean_inputs: torch.Tensor) -> list[Finding]:
+def look_at_network(subject: Subject, clean_inputs: torch.Tensor | None) -> list[Finding]:
     """Inspect a subject's network.
 
     Args:
         subject: as it is run.
-        clean_inputs: `(B, 3, H, W)`, real images as the first convolution should see them.
+        clean_inputs: `(B, 3, H, W)`, real images as the first convolution should see them; `None` where nobody can say that.
 
     Returns:
         One finding for each of causes 8, 9, 10, 12 and 13.
@@ -72,20 +72,19 @@ def _buffers(subject: Subject, weights: Finding) -> Finding:
         return Finding(9, "cleared", "no-batch-norm", {})
     state = subject.module.state_dict()
     different = [name for name in statistics if not close(state[name], published[name])]
-    kernels = [name for name, value in published.items() if value.ndim >= 2]
-    moved = [name for name in kernels if not close(state[name], published[name])]
-    fine_tuned = len(moved) > _FEW * len(kernels)
-    if different and weights.status != "suspected" and not fine_tuned:
+    if different and weights.status != "suspected" and not is_fine_tuned(subject):
         return Finding(9, "suspected", "buffers-differ", {"tensors": len(different), "total": len(statistics)})
     return Finding(9, "cleared", "buffers-as-published", {"total": len(statistics)})
 
 
-def _domain(subject: Subject, clean_inputs: torch.Tensor) -> Finding:
+def _domain(subject: Subject, clean_inputs: torch.Tensor | None) -> Finding:
     """How far the images' own statistics lie from the stored ones: medians over channels, then over layers."""
     module = copied(subject.module).eval()
     layers = norm_layers(module)
     if not layers:
         return Finding(10, "cleared", "no-batch-norm", {})
+    if clean_inputs is None:
+        return Finding(10, "could-not-look", "statistics-unusable", {})
     shifts: list[float] = []
     spreads: list[float] = []
 
@@ -129,6 +128,15 @@ def _optimizer(subject: Subject) -> Finding:
     if missing:
         return Finding(12, "suspected", "not-in-optimizer", {"parameters": len(missing), "total": len(wanted)})
     return Finding(12, "cleared", "optimizer-complete", {"total": len(wanted)})
+
+
+def is_fine_tuned(subject: Subject) -> bool:
+    """Whether the kernels are the published ones and have moved since: what a training leaves of them, not another pretraining."""
+    published, state = subject.published_tensors, subject.module.state_dict()
+    kernels = [name for name, value in published.items() if value.ndim >= 2]
+    moved = [name for name in kernels if not close(state[name], published[name])]
+    strange = [name for name in moved if cosine(state[name], published[name]) < ALIKE]
+    return len(moved) > _FEW * len(kernels) and not strange
 
 
 def head_parameters(subject: Subject) -> list[nn.Parameter]:

@@ -160,7 +160,7 @@ def look_at_overlap(subject: Subject, images: ImageSet) -> Finding:
     judged_on = json.loads(read_weights_file(path).metadata.get("judged", "[]")) if path is not None else []
     for one in judged_on:
         if one["fingerprint"] == images.fingerprint:
-            count = (one["exact_duplicates"] or 0) + one["near_duplicates"]
+            count = max(one["exact_duplicates"] or 0, one["near_duplicates"])  # what is exact is near, too
             if count > _DUPLICATED * one["test_images"]:
                 return Finding(18, "suspected", "knows-test-images", {"count": count})
             return Finding(18, "cleared", "pretraining-apart", {"count": count})

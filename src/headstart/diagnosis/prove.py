@@ -41,12 +41,14 @@ _CALIBRATED = 128  # images that a random network's batch statistics are taken f
 class MeasuredCell:
     """Which images each seed's probe got right, `(S, n) bool`; features of a few images, `(m, D)`; the seconds it took.
 
-    Cells that are one and the same pipeline are measured once; the others then took no time.
+    Cells that are one and the same pipeline are measured once; the others then took no time. The one with all faults keeps the
+    features of the whole sample, in its order.
     """
 
     correct: Booleans
     few: Array
     seconds: float
+    features: Array | None = None
 
 
 def draw_sample(images: ImageSet, split: Split) -> Indices:
@@ -88,11 +90,13 @@ def measure_cells(
         started = time.perf_counter()
         variant = pipeline.variant(cell)
         if variant in known:
-            measured[cell] = replace(known[variant], seconds=0.0)
+            measured[cell] = replace(known[variant], seconds=0.0, features=None)
         else:
             features = pipeline.features(cell, sample)
             correct = cross_fitted(features, labels, classes)
-            known[variant] = measured[cell] = MeasuredCell(correct, features[few], time.perf_counter() - started)
+            kept = features if cell == pipeline.factors else None
+            one = MeasuredCell(correct, features[few].copy(), time.perf_counter() - started, kept)
+            known[variant] = measured[cell] = one
         reporter.advance(number)
     return measured
 

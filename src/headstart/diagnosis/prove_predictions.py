@@ -118,8 +118,8 @@ def twins(images: ImageSet, part: Indices, others: Indices) -> Booleans:
 
 
 def trained_on(split: Split) -> Indices:
-    """What whoever trains on the data as it is trains on: duplicates that we take out stay in."""
-    return np.concatenate([split.train, split.removed_duplicates])
+    """What whoever trains on the data as it is trains on: all but test; the duplicates that we take out stay in."""
+    return np.concatenate([split.train, split.val, split.removed_duplicates])
 
 
 def prove_duplicates(finding: Finding, correct: Booleans, copied: Booleans) -> Finding:

@@ -10,7 +10,7 @@ from headstart.diagnosis.arrival import Arrival, Standardised
 from headstart.diagnosis.look_pixels import suitable_size
 from headstart.models.backbones import Backbone, made_for_small_images
 from headstart.records import Preprocessing, Recipe
-from headstart.study.planning import interpolation_at
+from headstart.study.resolving import interpolation_at
 
 _STANDARDISED = {
     "image": "(image - image.mean()) / image.std()",

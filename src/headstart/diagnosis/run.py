@@ -34,8 +34,8 @@ from headstart.records import ImageSet, Recipe, Split
 from headstart.study.kinds import Bench
 from headstart.study.ledger import open_run
 from headstart.study.observer import Observer, decoding_progress
-from headstart.study.planning import Overrides, resolve_recipe
 from headstart.study.presets import DEFAULT_BACKBONE, classroom_recipes, default_backbones, named_recipe
+from headstart.study.resolving import Overrides, resolve_recipe
 from headstart.study.run import recipe_to_json
 
 

@@ -33,6 +33,7 @@ _SAID_OF = {"suspected-only": "suspected", "domain-gap": "suspected"}  # the sta
 _DIFFERENCES = frozenset({"difference"})  # of two shares, with its interval
 _MENDED_BY_A_PROBE = {1, 2, 3, 4, 5, 7, 8, 9, 10, 12, 13, 21}  # as diagnosis/judging.py repairs somebody's own network
 _DOMAIN_GAP = 20
+_OF_PIXELS = (1, 2, 3, 4, 5, 7)
 _DOMAIN_GAPS = {
     "no-better-than-random": "",
     "features-at-chance": "-at-chance",
@@ -109,7 +110,7 @@ def evidence(cause: Record, texts: Texts, record: Record | None = None) -> Inlin
     said = coded("diagnosis_evidence", cause["evidence"], texts)
     if cause["status"] in ("cleared", "suspected") and cause["points"] is not None:
         points = texts.difference_interval(as_shares(cause["points"]))
-        said += plain(" ") + texts.rich(f"diagnosis.{cause['status']}_points", points=points)
+        said += plain(" ") + texts.rich(_tried(cause, record, texts), points=points)
     alone = cause.get("points_alone")
     if (
         cause["status"] == "proved"
@@ -123,6 +124,17 @@ def evidence(cause: Record, texts: Texts, record: Record | None = None) -> Inlin
         others = texts.listing([cause_title(record, number, texts) for number in cause["indistinguishable_from"]])
         said += plain(" ") + texts.rich("diagnosis.indistinguishable", causes=others)
     return said
+
+
+def _tried(cause: Record, record: Record | None, texts: Texts) -> str:
+    """The key of what to say of a repair that was tried and proved nothing."""
+    key = f"diagnosis.{cause['status']}_points"
+    if cause["status"] == "suspected":
+        if texts.has(own := f"{key}_{cause['name']}"):
+            return own
+        if record is not None and record["subject"].get("trained_here") and cause["id"] in _OF_PIXELS:
+            return f"{key}_trained_here"
+    return key
 
 
 def coded(section: str, entry: Record, texts: Texts) -> Inline:
@@ -238,13 +250,10 @@ def _alike(record: Record, status: str, texts: Texts) -> Inline:
 
 def _still_suspected(record: Record, texts: Texts) -> Inline:
     """Name what is suspected beside what the verdict says; nothing where the verdict is about the suspected ones."""
-    verdict = record["verdict"]["code"]
-    if verdict == "suspected-only":
+    if record["verdict"]["code"] in ("suspected-only", "domain-gap"):
         return plain("")
     proved = of_status(record, "proved")
     said = {number for cause in proved for number in cause["indistinguishable_from"]}
-    if verdict == "domain-gap":
-        said.add(_DOMAIN_GAP)
     explained = {cause["id"] for cause in proved}  # what looks like one of these needs no other cause
     names = [
         lost_to(cause, texts)

@@ -16,7 +16,7 @@ from headstart.models.backbones import build_backbone, find_backbone
 from headstart.randomness import generator
 from headstart.records import Booleans, ImageSet, Indices, Split
 from headstart.study.observer import Observer, decoding_progress
-from headstart.study.planning import backbone_preprocessing
+from headstart.study.resolving import backbone_preprocessing
 from headstart.training.features import extract_features
 from headstart.training.probe import fit_probe
 

@@ -8,6 +8,7 @@ from headstart.records import Recipe
 from headstart.study.pretraining_plan import epochs_in_words
 from headstart.training.engine import Fitted
 
+_SUBJECT = "A backbone for small images"
 _TOP = 5
 """Classes among which the right one is looked for; with no more classes than these it always is."""
 
@@ -41,7 +42,7 @@ def model_card(
     lines = [
         f"# {recipe.name}",
         "",
-        f"A backbone for small images: it expects {recipe.input_size} x {recipe.input_size} px as they are, without "
+        f"{_SUBJECT}: it expects {recipe.input_size} x {recipe.input_size} px as they are, without "
         f"enlarging them. Use it with `headstart compare DATA --backbone FILE`.",
         "",
         "| | |",
@@ -72,6 +73,12 @@ def model_card(
     return "\n".join(lines)
 
 
+def is_model_card(text: str) -> bool:
+    """Whether a text begins as a card does."""
+    lines = text.splitlines()
+    return len(lines) > 2 and lines[0].startswith("# ") and lines[2].startswith(_SUBJECT)
+
+
 def _facts(
     metadata: Mapping[str, str],
     recipe: Recipe,
@@ -84,10 +91,10 @@ def _facts(
     return [
         f"| parameters | {results['parameters']:,} |",
         f"| multiply-adds at {recipe.input_size} px | {results['multiply_adds'] / 1e6:.1f} million |",
-        f"| pretrained on | {metadata['pretraining']} |",
+        f"| pretrained on | {_in_a_cell(metadata['pretraining'])} |",
         f"| left out | files that could not be used: {results['left_out_files']:,}; training images with the exact pixels of a "
-        f"validation image: {results['removed_duplicates']:,} |",
-        f"| licence | {metadata['license']} |",
+        f"validation or test image: {results['removed_duplicates']:,} |",
+        f"| licence | {_in_a_cell(metadata['license'])} |",
         f"| accuracy on its own validation part | {_own_accuracy(results, len(json.loads(metadata['classes'])))} |",
         f"| trained for | {epochs_in_words(recipe.epochs)}, {fitted.seconds / 3600:.2f} hours "
         f"({fitted.images_per_second:,.0f} images/s), weights of epoch {fitted.best_epoch} kept |",
@@ -97,6 +104,11 @@ def _facts(
         f"| SHA-256 of the weights | `{metadata['weights_sha256']}` |",
         f"| SHA-256 of the same in float32, before they were rounded | `{metadata['float32_sha256']}` |",
     ]
+
+
+def _in_a_cell(text: str) -> str:
+    """A user's words as one cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
@@ -121,6 +133,7 @@ def _teacher(teacher: Mapping[str, Any] | None, seconds: float | None) -> list[s
     return [
         f"| teacher | {teacher['name']}, each image at {seen['input_size']} px ({seen['interpolation']}), weight of its part of "
         f"the loss {teacher['weight']:g}{took} |",
+        *([f"| the teacher's file says | {_in_a_cell(teacher['note'])} |"] if teacher.get("note") else []),
         f"| SHA-256 of the teacher's weights | `{teacher['weights_sha256']}` |",
     ]
 

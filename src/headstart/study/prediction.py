@@ -69,7 +69,6 @@ def predict_seconds(
     if recipe.kind == "majority" or recipe.preprocessing is None:
         return PredictedCost(0.0, 0.0, 0.0)
     batch = min(recipe.batch_size, len(split.train))
-    steps = -(-len(split.train) // recipe.batch_size)
     classes = len(images.class_names)
     some = split.train[:batch]
     labels = torch.from_numpy(images.labels[some]).to(device)
@@ -78,7 +77,7 @@ def predict_seconds(
         spec = classifier_spec(recipe.preprocessing.input_size, classes, backbone, recipe)
         network = build_network(spec).to(device).to(memory_format=torch.channels_last)
         pace = time_steps(network, recipe, prepare, labels)
-        return PredictedCost(0.0, *_trained_and_judged(pace, split, steps))
+        return PredictedCost(0.0, *_trained_and_judged(pace, split, recipe.batch_size))
     if backbone is None:
         return PredictedCost(0.0, 0.0, 0.0)
     module = build_random_backbone(backbone, 0).to(device)
@@ -93,7 +92,7 @@ def predict_seconds(
     probe = len(split.train) * backbone.features * classes / 1e9 * _PROBE_SECONDS_PER_GIGA + 0.5
     if recipe.kind != "finetune":
         # Random features are drawn anew for each seed; a gradient head costs little beside the features.
-        per_epoch = steps * 3e-4 if recipe.head == "gradient" else 0.0
+        per_epoch = _steps(split, recipe.batch_size) * 3e-4 if recipe.head == "gradient" else 0.0
         return PredictedCost(extraction, probe if recipe.head == "convex" else 0.0, per_epoch)
     inputs = apply_preprocessing(images.images[some], recipe.preprocessing).to(device)
     cut = split_for_fine_tuning(module, inputs[:2]) if recipe.unfreeze == "last" else None
@@ -112,15 +111,25 @@ def predict_seconds(
         pace = time_steps(network, recipe, middle.clone, labels)
         kept = _are_cached(images, f"{pretrained}|trunk", recipe.preprocessing, device, half_precision=True)
         extraction += 0.0 if kept else extract()
-    final, per_epoch = _trained_and_judged(pace, split, steps)
+    final, per_epoch = _trained_and_judged(pace, split, recipe.batch_size)
     return PredictedCost(extraction, probe + final, per_epoch)
 
 
-def _trained_and_judged(pace: Pace, split: Split, steps: int) -> tuple[float, float]:
+def _trained_and_judged(pace: Pace, split: Split, batch_size: int) -> tuple[float, float]:
     """Seconds of the evaluation of every part at the end, and of an epoch with its curve."""
-    watched = min(len(split.train), CURVE_IMAGES) + len(split.val)
     judged = min(len(split.train), JUDGED_TRAIN_IMAGES) + len(split.val) + len(split.test)
-    return judged * pace.judged_image, steps * pace.step + watched * pace.curve_image
+    return judged * pace.judged_image, epoch_seconds(pace, split, batch_size)
+
+
+def epoch_seconds(pace: Pace, split: Split, batch_size: int) -> float:
+    """Seconds of one epoch of a training with its point of the learning curve."""
+    watched = min(len(split.train), CURVE_IMAGES) + len(split.val)
+    return _steps(split, batch_size) * pace.step + watched * pace.curve_image
+
+
+def _steps(split: Split, batch_size: int) -> int:
+    """Steps of an epoch."""
+    return -(-len(split.train) // batch_size)
 
 
 def extraction_seconds(

@@ -22,7 +22,7 @@ from headstart.models.weights import WeightsFile, read_weights_file, write_weigh
 from headstart.randomness import derive_seed
 from headstart.records import Recipe
 from headstart.study.judge import judge_backbone
-from headstart.study.model_card import model_card
+from headstart.study.model_card import is_model_card, model_card
 from headstart.study.observer import Observer
 from headstart.study.pretraining_plan import (
     CHECKPOINT,
@@ -84,22 +84,34 @@ def run_pretraining(request: PretrainRequest, device: torch.device, observer: Ob
     Raises:
         UsageError: the request cannot be meant.
         DataError: too few images, or a data set to judge on that cannot be split.
-        RunError: the file is there already and was made otherwise, its folder holds an unfinished training of another request,
-            or another process is at it.
+        RunError: the file is there already and was made otherwise, its card would replace another text, its folder cannot be
+            made, holds an unfinished training of another request, or another process is at it.
     """
     material = gather_material(request, device, observer)
+    if request.path.exists():
+        return Pretrained(_finished(material), request.card, was_done=True)
+    _require_free_card(request)
     with _alone(request):
-        if request.path.exists():
-            return Pretrained(_finished(material), request.card, was_done=True)
         plan = plan_pretraining(material)
         observer.pretraining_planned(plan)
         _make(material, material.recipe.with_changes(epochs=plan.epochs), observer, command)
     return Pretrained(read_weights_file(request.path), request.card, was_done=False)
 
 
+def _require_free_card(request: PretrainRequest) -> None:
+    """The card of an interrupted training may be there already; any other text of that name must not be lost."""
+    if request.card.exists() and not is_model_card(request.card.read_text(encoding="utf-8", errors="replace")):
+        raise RunError(
+            f"The model card would replace {request.card}, which is no card of a backbone. Name another --out than {request.path}."
+        )
+
+
 @contextmanager
 def _alone(request: PretrainRequest) -> Iterator[None]:
-    request.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        request.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{request.folder} cannot be made ({error.strerror}). Name another --out.") from error
     lock = FileLock(request.folder / "lock", timeout=0)
     try:
         lock.acquire()

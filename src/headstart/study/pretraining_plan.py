@@ -1,6 +1,6 @@
 """The plan of a pretraining: its identity, its epochs fitted to a budget once, and the seconds predicted for them."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,11 @@ from headstart.errors import RunError
 from headstart.files import canonical_json, read_json, sha256_of_text, write_json
 from headstart.models.backbones import build_backbone, untrained_backbone
 from headstart.models.network import NetworkSpec, build_network, classifier_spec
-from headstart.records import Recipe
+from headstart.records import Recipe, changed_fields
 from headstart.study.planning import PretrainingPlan
-from headstart.study.prediction import augmented, extraction_seconds, time_steps
+from headstart.study.prediction import augmented, epoch_seconds, extraction_seconds, time_steps
 from headstart.study.pretraining_request import Material, PretrainRequest, teacher_preprocessing
 from headstart.training.checkpoint import epochs_done
-from headstart.training.engine import CURVE_IMAGES
 from headstart.training.features import are_extracted
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -24,16 +23,19 @@ CHECKPOINT = "checkpoint.safetensors"
 
 _PLAN = "plan.json"
 _OF_A_MACHINE = ("gpu", "processor", "threads", "torch", "headstart")
-_RECIPE_VERSION = 3  # raise it when the same request would train other weights
+_RECIPE_VERSION = 4  # raise it when the same request would train other weights
 
 
 def pretraining_identity(material: Material, recipe: Recipe) -> str:
-    """A hash of everything that decides the weights: recipe, data, split, seed, and the version of how it is done."""
+    """A hash of everything that decides the weights: recipe, data, split, seed, and the version of how it is done.
+
+    Of the recipe counts what is not a recipe's default, so that a setting that recipes get later leaves alone what is finished.
+    """
     return sha256_of_text(
         canonical_json(
             {
                 "version": _RECIPE_VERSION,
-                "recipe": asdict(recipe),
+                "recipe": changed_fields(recipe),
                 "data": material.images.fingerprint,
                 "split": [material.split.train.tolist(), material.split.val.tolist()],
                 "seed": material.request.seed,
@@ -113,13 +115,11 @@ def _require_nothing_unfinished(folder: Path) -> None:
 def _predicted(material: Material) -> dict[str, Any]:
     """Epochs and seconds, from a few timed steps."""
     request, images, recipe, device = material.request, material.images, material.recipe, material.device
-    train, val = material.split.train, material.split.val
-    batch = train[: recipe.batch_size]
+    batch = material.split.train[: recipe.batch_size]
     network = build_network(classifier_structure(material)).to(device).to(memory_format=torch.channels_last)
     labels = torch.from_numpy(images.labels[batch]).to(device)
     pace = time_steps(network, recipe, augmented(images, batch, recipe, device), labels)
-    watched = min(len(train), CURVE_IMAGES) + len(val)
-    per_epoch = (len(train) / recipe.batch_size) * pace.step + watched * pace.curve_image
+    per_epoch = epoch_seconds(pace, material.split, recipe.batch_size)
     teaching = _teaching_seconds(material)
     epochs = recipe.epochs
     if request.budget_seconds is not None:

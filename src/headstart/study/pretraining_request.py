@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from headstart.data.sources import load_images
-from headstart.data.splits import TEST, TRAIN, UNASSIGNED, VAL, draw_stratified, find_duplicates
+from headstart.data.splits import TRAIN, UNASSIGNED, VAL, draw_stratified, find_duplicates
 from headstart.errors import DataError
 from headstart.models.backbones import Backbone, find_backbone
 from headstart.models.small32 import FAMILY, LARGEST_IMAGE, NATIVE_SIZE
@@ -16,7 +16,7 @@ from headstart.records import Augmentation, DuplicateReport, ImageSet, Preproces
 from headstart.study.checks import require, training_checks
 from headstart.study.judge import Judge, load_judges
 from headstart.study.observer import Observer, decoding_progress
-from headstart.study.planning import backbone_preprocessing, channel_contract
+from headstart.study.resolving import backbone_preprocessing, channel_contract
 
 DEFAULT_EPOCHS = 16
 
@@ -117,8 +117,8 @@ def _require_meaning(request: PretrainRequest) -> None:
                 f"--architecture takes {', '.join(FAMILY)}, not {request.architecture!r}.",
             ),
             (
-                8 <= request.input_size <= 2 * LARGEST_IMAGE,
-                f"--input-size lies between 8 and {2 * LARGEST_IMAGE} pixels, not {request.input_size}.",
+                8 <= request.input_size <= LARGEST_IMAGE,
+                f"--input-size lies between 8 and {LARGEST_IMAGE} pixels, not {request.input_size}.",
             ),
             (0 < request.learning_rate < 10, f"--learning-rate lies between 0 and 10, not {request.learning_rate}."),
             (0 <= request.mixup <= 10, f"--mixup lies between 0 and 10, not {request.mixup}."),
@@ -129,10 +129,9 @@ def _require_meaning(request: PretrainRequest) -> None:
 
 
 def _train_and_val(images: ImageSet, seed: int) -> tuple[Split, DuplicateReport]:
-    """The source's own test part is left alone; val is its own, or drawn, and shares no pixels with train."""
+    """The source's own test part is left alone; val is its own, or drawn; train shares no pixels with either."""
     part = np.zeros(len(images.labels), np.int8) if images.official_part is None else images.official_part.copy()
     part[part == UNASSIGNED] = TRAIN
-    part[part == TEST] = _NOT_USED
     if not (part == VAL).any():
         pool, classes = np.flatnonzero(part == TRAIN), len(images.class_names)
         wanted = val_images(len(pool), classes)

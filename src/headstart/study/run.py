@@ -28,7 +28,7 @@ from headstart.study.checks import require, training_checks
 from headstart.study.kinds import Bench
 from headstart.study.ledger import Ledger, open_run, recipe_from_json
 from headstart.study.observer import Observer, decoding_progress
-from headstart.study.planning import Overrides, Plan, PlannedRecipe, make_plan, require_possible, resolve_recipe
+from headstart.study.planning import Plan, PlannedRecipe, make_plan
 from headstart.study.presets import (
     DEFAULT_BACKBONE,
     PRESETS,
@@ -38,6 +38,7 @@ from headstart.study.presets import (
     named_recipe,
     shown_names,
 )
+from headstart.study.resolving import Overrides, require_possible, resolve_recipe
 from headstart.study.trial import run_trial
 from headstart.training.callbacks import Callback
 

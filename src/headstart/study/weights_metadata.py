@@ -12,7 +12,7 @@ import numpy as np
 from headstart.models.backbones import Backbone
 from headstart.models.cost import complexity
 from headstart.models.network import BackboneClassifier
-from headstart.models.weights import hash_of_state
+from headstart.models.weights import hash_of_state, read_weights_file
 from headstart.records import ImageSet, Recipe
 from headstart.study.pretraining_plan import epochs_in_words, pretraining_identity
 from headstart.study.pretraining_request import Material, teacher_preprocessing
@@ -68,6 +68,7 @@ def written_budget(material: Material) -> str | None:
 
 
 def _said_of_teacher(teacher: Backbone, images: ImageSet) -> dict[str, Any]:
+    note = read_weights_file(teacher.path).metadata.get("note") if teacher.path is not None else None
     return {
         "name": teacher.name,
         "weights_sha256": teacher.weights_sha256,
@@ -75,6 +76,7 @@ def _said_of_teacher(teacher: Backbone, images: ImageSet) -> dict[str, Any]:
         "pretraining": teacher.pretraining,
         "preprocessing": asdict(teacher_preprocessing(teacher, images)),
         "weight": TEACHER_WEIGHT,
+        **({"note": note} if note else {}),
     }
 
 

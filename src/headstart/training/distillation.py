@@ -77,7 +77,8 @@ def distillation_targets(features: npt.NDArray[np.floating], indices: Indices) -
     """Turn a teacher's features into the student's targets: their leading principal components, half whitened.
 
     Each component is divided by the square root of its deviation: without that the first few would be the whole target,
-    fully whitened the last ones, mostly noise, would weigh as much as the first.
+    fully whitened the last ones, mostly noise, would weigh as much as the first. Its sign is fixed by its largest number, so that
+    a training that is resumed elsewhere goes on towards the same targets.
 
     Args:
         features: `(N, D)`, of all images of the set.
@@ -95,10 +96,17 @@ def distillation_targets(features: npt.NDArray[np.floating], indices: Indices) -
     mean /= len(indices)
     variances, directions = np.linalg.eigh(moments / len(indices) - np.outer(mean, mean))
     kept = min(features.shape[1], _DIRECTIONS)
-    variances, directions = variances[::-1][:kept], directions[:, ::-1][:, :kept]
+    variances, directions = variances[::-1][:kept], _signed(directions[:, ::-1][:, :kept])
     projection = directions / np.maximum(variances, 1e-12) ** 0.25
     targets = np.empty((len(indices), kept), np.float32)
     for first in range(0, len(indices), _BLOCK):
         block = np.asarray(features[indices[first : first + _BLOCK]], np.float64)
         targets[first : first + len(block)] = (block - mean) @ projection
     return targets
+
+
+def _signed(directions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Eigenvectors `(D, K)`, each turned so that its largest number is positive: a solver may return either of two."""
+    largest = np.abs(directions).argmax(axis=0)
+    signs: npt.NDArray[np.float64] = np.sign(directions[largest, np.arange(directions.shape[1])])
+    return directions * signs

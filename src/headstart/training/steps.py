@@ -7,7 +7,6 @@ memory, asked for at once.
 
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -111,8 +110,15 @@ class RecordedStep(Step):
 
     warm_up = _WRITTEN_STEPS + 1
 
-    def __init__(self, *of_a_step: Any) -> None:
-        super().__init__(*of_a_step)
+    def __init__(
+        self,
+        network: nn.Module,
+        criterion: Criterion,
+        optimizer: torch.optim.Optimizer,
+        arithmetic: Arithmetic,
+        average: WeightAverage | None,
+    ) -> None:
+        super().__init__(network, criterion, optimizer, arithmetic, average)
         self._device = next(self._network.parameters()).device
         self._beside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         self._written, self._largest = 0, 0

@@ -1,0 +1,117 @@
+"""The trained head beside a convex one on the same test images (21), and whether the network itself was trained on these images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from headstart.analysis.diagnosis import Cell, Finding
+from headstart.analysis.statistics import Estimate, bootstrap_accuracy, gap_estimate, paired_difference
+from headstart.diagnosis.arrival import Arrival, not_understood
+from headstart.diagnosis.examination import Control
+from headstart.diagnosis.pipeline import Pipeline
+from headstart.diagnosis.probing import held_out
+from headstart.diagnosis.prove import MeasuredCell, stratified
+from headstart.diagnosis.prove_predictions import in_points
+from headstart.diagnosis.subject import Subject
+from headstart.records import Booleans, Indices, Split
+
+HEAD_BEHIND = 0.03
+"""Chosen: a probe on a few labels must beat the trained head by this much to say that the head is underfit."""
+
+HEAD_CLEARED = 0.06
+"""Chosen: a head that may be this far behind, by its interval, is not called trained to its end; on few images nobody can tell."""
+
+_MOST_JUDGED = 2400  # chosen: of test, as many as a proof takes of train
+
+_KNOWS_TRAIN = 0.05
+"""Chosen: features that are worth so much more on train than on test, for certain, have learned train's labels. Those of a frozen
+network are worth no more there."""
+
+
+@dataclass(frozen=True)
+class HeadProbe:
+    """A convex head on the features of a pipeline as it is: which of the test images `part`, `(m,) int64`, it gets right, `(m,) bool`,
+    and the number of labels that it was fitted on, its L2 included."""
+
+    right: Booleans
+    part: Indices
+    labels: int
+
+
+def probe_on_test(
+    pipeline: Pipeline, cells: Mapping[Cell, MeasuredCell], sample: Indices, split: Split
+) -> HeadProbe | None:
+    """Fit a convex head on the sample and judge it on test, as the owner's head is; `None` where the pipeline cannot be made again.
+
+    Args:
+        pipeline: with any set of its faults.
+        cells: measured on the sample; the one with all faults has kept its features.
+        sample: `(n,) int64`, of train.
+        split: of the data.
+    """
+    faults = frozenset(pipeline.factors)
+    as_it_is = cells.get(faults)
+    if as_it_is is None or as_it_is.features is None:
+        return None
+    images = pipeline.images
+    part = split.test[np.isin(split.test, stratified(images, split.test, _MOST_JUDGED, "head"))]
+    judged = pipeline.features(faults, part, own_images=sample)
+    labels, classes = images.labels, len(images.class_names)
+    right = held_out(as_it_is.features, labels[sample], judged, labels[part], classes)
+    return HeadProbe(right, part, len(sample))
+
+
+def look_at_head(
+    own: Booleans | None, probe: HeadProbe | None, arrival: Arrival, split: Split
+) -> tuple[Finding, Control | None, Estimate | None]:
+    """Cause 21: the network's own head against a convex one on the same features, both on the same test images.
+
+    Args:
+        own: `(1, n) bool`, which test images the network gets right; `None` where it has no head.
+        probe: the convex head.
+        arrival: what arrives at the network, for the reason why there is no probe.
+        split: of the data.
+
+    Returns:
+        The finding, the control, and the points by which the head is behind.
+    """
+    if own is None:
+        return Finding(21, "could-not-look", "no-head", {}), None, None
+    if probe is None:
+        code, unclear = not_understood(arrival)
+        return Finding(21, "could-not-look", code, unclear), None, None
+    ours = own[:, np.isin(split.test, probe.part)]
+    values = {
+        "head": round(float(ours.mean()), 4),
+        "probe": round(float(probe.right.mean()), 4),
+        "labels": float(probe.labels),
+    }
+    behind = paired_difference(probe.right[None], ours)
+    finding = judge_head(behind, values)
+    control = Control("convex-head", bootstrap_accuracy(probe.right[None]), bootstrap_accuracy(ours), finding.code)
+    return finding, control, in_points(behind)
+
+
+def judge_head(behind: Estimate, values: Mapping[str, float]) -> Finding:
+    """Cause 21, from how far a head is behind a convex one, and from both accuracies, `head` and `probe`, and the probe's `labels`."""
+    if behind.low > 0 and behind.mean > HEAD_BEHIND:
+        return Finding(21, "proved", "head-below-probe", values, in_points(behind))
+    if behind.high > HEAD_CLEARED:
+        return Finding(21, "could-not-look", "head-unclear", values)
+    return Finding(21, "cleared", "head-at-probe", values)
+
+
+def knows_train(subject: Subject, as_it_is: MeasuredCell | None, probe: HeadProbe | None) -> bool:
+    """Whether the features of a network whose published weights nobody knows have learned the labels of train.
+
+    They are then right there far more often than on test. Of known weights `is_fine_tuned` says it.
+
+    Args:
+        subject: as it is run.
+        as_it_is: the pipeline with all of its faults, on the sample of train.
+        probe: the same on test, where there is a head.
+    """
+    if subject.published_tensors or as_it_is is None or probe is None:
+        return False
+    return gap_estimate(list(as_it_is.correct), [probe.right] * len(as_it_is.correct)).low > _KNOWS_TRAIN
