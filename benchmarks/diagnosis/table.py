@@ -173,10 +173,10 @@ def machine(files: list[dict[str, Any]], parts: dict[str, list[Row]]) -> str:
         + (f"; {strange} are no cases any more" if strange else "")
         + ". Where the images cannot tell two causes apart both are named, and both count as named. A recovered share is counted "
         f"where at least {WORTH_RECOVERING:g} points were lost; a fault costs something if its share, or it alone, measures one "
-        "point or more. An alarm is true of the data where new batch-norm statistics gain a point (10), random features come "
-        "within a point (20) or a head fitted anew gains one (21), by this benchmark's own probe. The intervals of checks take them for independent, which checks of "
-        "one recipe are not; that of the recipes with an alarm does not need it. A measured share has an error of its own, so "
-        "that fewer than 95% of the intervals can be expected to hold it."
+        "point or more. An alarm is true of the data where new batch-norm statistics gain a point (10), random features come within "
+        "a point (20) or a head fitted anew gains one (21), by this benchmark's own probe. The intervals of checks take them for "
+        "independent, which checks of one recipe are not; that of the recipes with an alarm does not need it. A measured share has an "
+        "error of its own, so that fewer than 95% of the intervals can be expected to hold it."
     )
 
 
