@@ -121,7 +121,10 @@ def fine_tuning_table(part: dict[str, Any]) -> str:
 def machine(results: dict[str, Any]) -> str:
     """When and on what it was measured."""
     environment = results["speed"]["environment"]
-    dates = sorted({part["date"] for part in results.values()})
+    days: dict[str, list[str]] = {}
+    for name, part in results.items():
+        days.setdefault(part["date"], []).append(name)
+    dates = [f"{day} ({', '.join(names)})" for day, names in sorted(days.items())]
     return (
         f"Measured on {' and '.join(dates)}: {environment['processor']}, {environment['threads']} threads, "
         f"torch {environment['torch']}, onnxruntime {environment['onnxruntime']}, headstart {environment['headstart']}."
