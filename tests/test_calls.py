@@ -88,6 +88,11 @@ def test_a_report_has_the_call_that_made_it(tmp_path: Path) -> None:
     assert expected in made.paths.markdown.read_text(encoding="utf-8")
 
 
+def test_one_recipe_needs_no_list(tmp_path: Path) -> None:
+    alone = headstart.compare("digits", "majority", limit=100, runs=tmp_path / "runs", language="en")
+    assert list(alone.accuracies) == ["majority"]
+
+
 def test_a_card_has_the_call_that_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     made = headstart.pretrain(

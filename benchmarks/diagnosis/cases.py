@@ -78,7 +78,7 @@ history; a head kept apart with its predictions and the service."""
 _RUN = "run"
 """In place of code: a finished run of headstart's, in which the transfer recipe met a network from scratch."""
 
-_TUNED = "tuned"
+TUNED = "tuned"
 """The whole classifier of an author who has trained all of it on these images, and keeps nothing else."""
 
 _TUNED_PLACES = (
@@ -214,7 +214,7 @@ def correct_setup(place: Place, folders: Folders, evidence: str = "none") -> Set
         },
         "head": {"ending": "head", "predictions": True, "serving": "same"},
         _RUN: {"scratch": "made-for-small-images"},
-        _TUNED: {"ending": "whole", "tuned": True},
+        TUNED: {"ending": "whole", "tuned": True},
     }
     setup = Setup(
         data=load_data(place.data, folders),
@@ -266,7 +266,7 @@ def _healthy() -> Iterator[Case]:
         for where in (*_WHERE, *_FOGGY[turn : turn + 1])[:: 2 if turn == 2 else 1]:
             yield _case("healthy", number, where, evidence, ())
             number += 1
-    for evidence, places in ((_RUN, _WHERE[::_EVERY_FIFTH]), (_TUNED, _TUNED_PLACES)):
+    for evidence, places in ((_RUN, _WHERE[::_EVERY_FIFTH]), (TUNED, _TUNED_PLACES)):
         for where in places:
             yield _case("healthy", number, where, evidence, ())
             number += 1
@@ -281,7 +281,8 @@ def _singles() -> Iterator[Case]:
             number += 1
     by_name = {fault.name: fault for fault in FAULTS}
     for name, where in zip(_TUNED_FAULTS, _TUNED_PLACES, strict=True):
-        yield _case("single", number, where, _TUNED, (by_name[name],))
+        assert by_name[name].fits(_place(where))
+        yield _case("single", number, where, TUNED, (by_name[name],))
         number += 1
 
 

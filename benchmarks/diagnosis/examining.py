@@ -35,11 +35,11 @@ from torch import nn
 from weight_files import saved
 
 import headstart
+from headstart.analysis.diagnosis import OF_PIXELS
 from headstart.analysis.statistics import paired_difference
 from headstart.records import Preprocessing, Recipe
 
 FOUND = ("proved", "suspected")
-_OF_PIXELS = frozenset({1, 2, 3, 4, 5, 7})  # causes that another preprocessing repairs
 _SCRATCH_EPOCHS, _SCRATCH_WIDTH = 5, 16
 _LARGE_STEM = "mobilenetv2_035"
 
@@ -224,13 +224,13 @@ def _after_repair(
     if not proved & (IN_PIPELINE | {21}):
         return failing
     setup = faulty
-    if proved & _OF_PIXELS and record["repaired_recipe"] is not None:
+    if proved & OF_PIXELS and record["repaired_recipe"] is not None:
         contract = record["repaired_recipe"]["preprocessing"]
         norm = (tuple(contract["mean"]), tuple(contract["std"]))
         reversed_channels = contract["channel_order"] == "BGR"
         pixels = Pixels(contract["input_size"], contract["interpolation"], (norm,), reversed_channels=reversed_channels)
         setup = replace(setup, pixels=pixels, style="torchvision")
-    elif proved & _OF_PIXELS:  # no recipe says all of the repair: its lines of code do
+    elif proved & OF_PIXELS:  # no recipe says all of the repair: its lines of code do
         pixels = replace(setup.pixels, inner=(), frame=None)
         setup = replace(
             setup, pixels=pixels, style="torchvision", preprocess=_given_preprocess(record["repair"]["code"])

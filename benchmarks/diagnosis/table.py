@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cases import all_cases
+from cases import TUNED, all_cases
 from rows import DOCS, Files, Row, files_of, measured_files, rows_of
 
 from headstart.analysis.diagnosis import CATALOGUE, LEAST_POINTS
@@ -171,7 +171,8 @@ def machine(files: list[dict[str, Any]], parts: dict[str, list[Row]]) -> str:
         f"Measured on {dates}: {measured}; {code}; {len(rows)} recipes, of which {sum('error' in row for row in rows)} ended in an "
         f"error (counted as nothing found); {left} of {len(every)} were not run"
         + (f"; {strange} are no cases any more" if strange else "")
-        + ". Where the images cannot tell two causes apart both are named, and both count as named. A recovered share is counted "
+        + ". Of networks that their author has trained further neither shares nor repairs are counted. Where the images cannot tell two "
+        "causes apart both are named, and both count as named. A recovered share is counted "
         f"where at least {WORTH_RECOVERING:g} points were lost; a fault costs something if its share, or it alone, measures one "
         "point or more. An alarm is true of the data where new batch-norm statistics gain a point (10), random features come within "
         "a point (20) or a head fitted anew gains one (21), by this benchmark's own probe. The intervals of checks take them for "
@@ -284,9 +285,10 @@ def _worth(row: Row) -> bool:
 
 def _shares(rows: Iterable[Row]) -> list[tuple[dict[str, float] | None, float]]:
     """Of every planted cause whose cost was measured: the said share (its own, or that of the cause it is tied with; `None`
-    where nobody gave it points), and the measured one."""
+    where nobody gave it points), and the measured one. Networks that their author has trained further are left out: their faults are
+    measured on the published weights, and what the diagnosis says is of theirs."""
     shares: list[tuple[dict[str, float] | None, float]] = []
-    for row in rows:
+    for row in (row for row in rows if row["evidence"] != TUNED):
         for cause, values in row.get("measured", {}).items():
             tied = row["causes"][cause]["like"]
             said = [row["causes"][str(one)]["points"] for one in (cause, *tied) if str(one) in row["causes"]]

@@ -1,6 +1,7 @@
 """The pretrained networks of the benchmark: those of weight files, and one that was pretrained on the very images it is judged on."""
 
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -54,25 +55,27 @@ def pretrained_on(data: ImageSet, name: str) -> Path:
     Returns:
         The folder with the weight file; it goes when this process ends.
     """
-    folder = Path(_MADE.name) / f"{name}-{data.fingerprint[:12]}"
+    made = Path(_made().name)
+    folder = made / f"{name}-{data.fingerprint[:12]}"
     if not _there(folder, name):
         chosen = np.random.default_rng(0).permutation(len(data.labels))[: round(_SEEN * len(data.labels))]
-        known = saved(data, Path(_MADE.name))
-        np.savez(
-            Path(_MADE.name) / "gathered.npz",
-            X=data.images[chosen],
-            y=data.labels[chosen],
-            class_names=np.asarray(data.class_names),
-        )
+        names = np.asarray(data.class_names)
+        np.savez(made / "gathered.npz", X=data.images[chosen], y=data.labels[chosen], class_names=names)
         headstart.pretrain(
-            Path(_MADE.name) / "gathered.npz",
+            made / "gathered.npz",
             folder / f"{name}.safetensors",
             architecture=name,
             epochs=_EPOCHS,
-            judges=[known],
+            judges=saved(data, made),
             device="cpu",
         )
     return folder
+
+
+@lru_cache(maxsize=1)
+def _made() -> tempfile.TemporaryDirectory[str]:
+    """A folder that goes with this process."""
+    return tempfile.TemporaryDirectory(prefix="headstart-bench-")
 
 
 def saved(data: ImageSet, folder: Path) -> Path:

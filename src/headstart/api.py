@@ -113,7 +113,8 @@ def compare(
         recipes: names, paths of TOML files, or `Recipe` records, one alone or several; `None` takes the preset's.
         seeds: number of repetitions; `None` takes three where a quarter of an hour (or the budget) allows.
         preset: `default` or `classroom`.
-        backbones: timm model names or weight files; `mobilenetv2_100` if none is named, and `small32_m` for images up to 64 px.
+        backbones: timm model names or weight files, one alone or several; `mobilenetv2_100` if none is named, and `small32_m` for
+            images up to 64 px.
         weights_dir: folder of weight files, searched first.
         input_size: side in pixels that every network sees.
         budget: such as `"10m"`, or seconds; seeds and epochs are planned to fit. Not together with `epochs`.
@@ -210,7 +211,7 @@ def pretrain(
         batch_size, learning_rate, mixup: of the training; mixup 0 mixes no images.
         augmentation: `None` crops and recolours, and mirrors where the data is known to allow it.
         title, licence: of the training images, as the model card names them.
-        judges: other data sets, on which a linear probe is to be measured afterwards.
+        judges: other data sets, one alone or several, on which a linear probe is to be measured afterwards.
         limit: use a stratified subset of this many training images.
         seed: of everything that is drawn.
         device, observer, command: as for `compare`.

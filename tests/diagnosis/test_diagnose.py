@@ -280,9 +280,25 @@ def test_a_network_that_has_learned_its_images_is_judged_on_others(
     causes = {cause["id"]: cause for cause in found.causes}
     # Its features are right on nearly all of train, its head on test: between the two lies what it learned by heart, no fault of the head.
     assert causes[21]["status"] != "proved"
-    assert causes[20]["evidence"]["code"] == "features-trained-here"
-    assert found.record["subject"]["trained_here"]
+    assert causes[20]["evidence"]["code"] == "features-trained-further"
+    assert found.record["subject"]["trained_further"]
     assert found.proved == []
+
+
+def test_a_frozen_network_that_nobody_knows_is_not_taken_for_a_fine_tuned_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, "find_published", lambda *_: None)
+    images = noisy_digits()
+    split, _ = make_split(images)
+    module = bundled_backbone()
+    # A test part that is harder than train for every network: its noise is as strong again.
+    harder = images.images.copy()
+    harder[split.test] = np.random.default_rng(1).integers(0, 256, harder[split.test].shape, np.uint8)
+    shifted = _image_set(harder, images.labels)
+    head = trained_head(module, shifted, make_split(shifted)[0].train)
+    found = headstart.diagnose(module, shifted, preprocess=right, head=head, runs=tmp_path, language="en")
+    assert not found.record["subject"]["trained_further"]
 
 
 def test_other_pixels_that_adapted_weights_do_not_like_clear_nothing(tmp_path: Path) -> None:
@@ -297,7 +313,7 @@ def test_other_pixels_that_adapted_weights_do_not_like_clear_nothing(tmp_path: P
     scale = next(cause for cause in found.causes if cause["id"] == 3)
     assert scale["status"] == "suspected"
     assert scale["points"]["mean"] < 0  # the published range, given to weights that have learned another
-    assert "trained on pixels like that" in found.paths.markdown.read_text(encoding="utf-8")
+    assert "perhaps on pixels like these" in found.paths.markdown.read_text(encoding="utf-8")
 
 
 def test_a_recipe_of_ours_and_the_second_time_it_is_found_done(tmp_path: Path) -> None:
@@ -406,7 +422,9 @@ def test_the_network_from_scratch_of_a_finished_run_is_the_control(tmp_path: Pat
     compared = headstart.compare("digits", rivals, seeds=1, limit=600, runs=tmp_path, language="en")
     found = headstart.diagnose(compared.folder, recipe="mine", runs=tmp_path, language="en")
     cause = next(one for one in found.causes if one["name"] == "unfair-scratch")
-    assert cause["evidence"]["code"] in ("scratch-stem", "scratch-fair")
+    assert (
+        cause["evidence"]["code"] == "scratch-fair"
+    )  # 8 px leave every network a small map; its stride suits small images
     control = next(one for one in found.record["controls"] if one["name"] == "scratch")
     assert control["accuracy"]["mean"] == pytest.approx(compared.accuracies["tiny"])
     assert control["says"] == "scratch-worse"

@@ -1,6 +1,8 @@
 """What a loss, predictions and a serving path give away."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +11,18 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from headstart.analysis.diagnosis import Finding
+from headstart.data.sources import load_images
 from headstart.diagnosis.look_training import (
     look_at_augmentation,
     look_at_loss,
+    look_at_overlap,
     look_at_paths,
     predicted_classes,
 )
 from headstart.diagnosis.subject import Evidence, Prepare, Subject
 from headstart.errors import UsageError
+from headstart.models.backbones import find_backbone
+from tests.models.factory import write_tiny_weights
 
 
 def test_a_perfect_answer_without_a_finite_loss_is_suspected() -> None:
@@ -136,3 +142,24 @@ def test_the_path_in_use_is_looked_at_first() -> None:
     assert looked(scaled(1), serve=scaled(255))[0].code == "paths-differ"
     assert looked(scaled(1), serve=scaled(2, -1))[0].code == "training-range-differs"
     assert looked(mirrored(scaled(2, -1)), serve=scaled(2, -1))[0].code == "paths-equal"
+
+
+@pytest.mark.parametrize(
+    ("exact", "near", "status"), [(6, 9, "cleared"), (None, 11, "suspected"), (11, 11, "suspected")]
+)
+def test_an_overlap_with_the_pretraining_counts_each_image_once(
+    exact: int | None, near: int, status: str, tmp_path: Path
+) -> None:
+    images = load_images("digits", limit=50)
+    judged = {
+        "fingerprint": images.fingerprint,
+        "exact_duplicates": exact,
+        "near_duplicates": near,
+        "test_images": 1000,
+    }
+    path = write_tiny_weights(tmp_path, judged=json.dumps([judged]))
+    one = Subject(
+        "one", nn.Identity(), prepare=lambda given: torch.as_tensor(given), published=find_backbone(str(path))
+    )
+    found = look_at_overlap(one, images)
+    assert (found.status, found.values["count"]) == (status, max(exact or 0, near))

@@ -61,9 +61,10 @@ def test_what_our_training_rules_out_is_cleared_and_not_asked_for(tmp_path: Path
     convex = Recipe(name="mine", kind="probe", backbone="small32_s")
     found = headstart.diagnose("digits", recipe=convex, limit=300, runs=tmp_path, language="en")
     codes = {cause["id"]: (cause["status"], cause["evidence"]["code"]) for cause in found.causes}
-    assert {codes[cause] for cause in (6, 12, 14)} == {("cleared", "by-construction")}
+    assert {codes[cause] for cause in (6, 12, 14, 15)} == {("cleared", "by-construction")}
     assert codes[19] == ("cleared", "no-augmentation")
     assert {codes[cause] for cause in (11, 21)} == {("cleared", "convex-head")}
+    assert codes[22] == ("cleared", "gap-of-best-l2")
     said = (found.folder / "report.md").read_text(encoding="utf-8")
     assert "hand it over as" not in said
     stepped = convex.with_changes(head="gradient", epochs=2, learning_rate=1e-2, augmentation="shift")

@@ -228,7 +228,7 @@ def test_what_was_left_out_and_taken_out_is_said_and_on_the_card(tmp_path: Path)
     assert not np.isin(images.image_hashes[split.train], images.image_hashes[split.val]).any()
     card = made.card.read_text(encoding="utf-8")
     assert (
-        f"could not be used: 1; training images with the exact pixels of a validation or test image: {removed} |"
+        f"could not be used: 1; training or validation images with the exact pixels of a validation or test image: {removed} |"
         in card
     )
     assert "1 epoch," in card
@@ -236,7 +236,7 @@ def test_what_was_left_out_and_taken_out_is_said_and_on_the_card(tmp_path: Path)
 
 
 def test_the_teacher_and_its_part_in_the_training_are_in_the_file_and_on_the_card(tmp_path: Path) -> None:
-    weights = write_tiny_weights(tmp_path / "weights")
+    weights = write_tiny_weights(tmp_path / "weights", note="rounded | once")
     made = _run(_request(tmp_path, teacher=TINY, weights_dir=tmp_path / "weights"))
     teacher = json.loads(made.file.metadata["teacher"])
     sha256 = find_backbone(str(weights)).weights_sha256
@@ -244,6 +244,8 @@ def test_the_teacher_and_its_part_in_the_training_are_in_the_file_and_on_the_car
     assert teacher["preprocessing"]["input_size"] == 64  # its native size: digits of 8 px are enlarged as far as that
     card = made.card.read_text(encoding="utf-8")
     assert f"| SHA-256 of the teacher's weights | `{sha256}` |" in card
+    assert teacher["note"] == "rounded | once"
+    assert "| the teacher's file says | rounded \\| once |" in card
     assert (
         f"| teacher | {TINY}, each image at 64 px (bicubic), weight of its part of the loss 20; its features took"
         in card

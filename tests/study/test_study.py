@@ -85,7 +85,7 @@ def test_all_recipes_run_once_and_are_read_back_the_second_time(
     names = ["fast", "cnn", f"{TINY}-probe", f"{TINY}-finetune", "random-features", "majority"]
     assert notes.ran == names
     with monkeypatch.context() as planned:  # what is done is found without reading the pixels
-        planned.setattr("headstart.study.planning.channel_contract", None)
+        planned.setattr("headstart.study.resolving.channel_contract", None)
         again, second = _run(_request(tmp_path))
     assert second.read == names
     assert second.ran == []

@@ -51,6 +51,8 @@ CATALOGUE: dict[int, str] = {
 """Ways in which transfer learning fails, by number (docs/why-transfer-fails.md)."""
 
 NOT_LOADED, DOMAIN_GAP = 13, 20
+OF_PIXELS = frozenset({1, 2, 3, 4, 5, 7})
+"""Causes that another preprocessing repairs."""
 
 FULL_FACTORIAL = 5
 """Up to this many faults every subset is measured (32 cells); beyond it only those on a few orders of repair (chosen)."""

@@ -239,6 +239,18 @@ def last_map(module: nn.Module, side: int) -> int | None:
     return sides[-1]
 
 
+def stride_of(module: nn.Module, size: int, map_side: int) -> float:
+    """Pixels of the input's side for each position of the last map: read at a large input where the network takes one, since a map of
+    a position or two hides it.
+
+    Args:
+        module: a copy of it is run.
+        size, map_side: of an input that it takes, and of the last map then.
+    """
+    large = last_map(module, LARGE)
+    return size / max(map_side, 1) if large is None else LARGE / large
+
+
 def effective_receptive_field(module: nn.Module, inputs: torch.Tensor) -> int:
     """Side in pixels of the square that a position in the middle of the last map sees (Luo et al. 2016).
 

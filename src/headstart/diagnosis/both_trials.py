@@ -122,7 +122,7 @@ def _repaired_beside(
         recipe = cured.with_changes(backbone=findable_name(training.backbone, training.weights_dir))
     better = judge_trial(second, split) if second is not None else judged
     if 16 in proved:
-        better = without_twins(better, images, split)
+        better = without_twins(better, images, judged.trained)
     if scratch:
         examination = with_scratch(examination, scratch, second or first, len(images.class_names))
     changed = second is not None or 16 in proved

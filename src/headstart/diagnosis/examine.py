@@ -9,6 +9,7 @@ import numpy as np
 from headstart.analysis.diagnosis import (
     DOMAIN_GAP,
     NOT_LOADED,
+    OF_PIXELS,
     Cell,
     Finding,
     Status,
@@ -23,7 +24,6 @@ from headstart.analysis.diagnosis import (
 )
 from headstart.analysis.statistics import bootstrap_accuracy, paired_difference
 from headstart.diagnosis.arrival import (
-    LARGE,
     LEAST_STRIDE,
     UNDERSTOOD,
     Arrival,
@@ -31,6 +31,7 @@ from headstart.diagnosis.arrival import (
     measure_arrival,
     not_understood,
     sample_images,
+    stride_of,
 )
 from headstart.diagnosis.examination import Control, Examination, Remade
 from headstart.diagnosis.look_contract import Guess, guess_contract
@@ -72,7 +73,6 @@ GOOD_ENOUGH = 0.9
 _NO_GAIN = 0.05
 """Chosen: pretraining brings nothing if it is better than chance weights by no more than this, for certain; fewer images leave it open."""
 
-_OF_PIXELS = (1, 2, 3, 4, 5, 7)
 _CLEAN_BATCH = 64
 _SEEN_AGAIN = 1000  # chosen: training images whose accuracy is then known to three points
 _OBLONG = 0.05  # chosen: share of images that are not square from which padding them would count
@@ -128,7 +128,7 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
         findings = _without_domain(findings, *not_understood(arrival))
     fine_tuned = subject.recipe is None and is_fine_tuned(subject)
     if fine_tuned:
-        findings = _without_domain(findings, "statistics-trained-here", {})
+        findings = _without_domain(findings, "statistics-trained-further", {})
     jump, opened = look_at_history(evidence.history)
     findings += [
         look_at_paths(subject, example),
@@ -136,7 +136,7 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
         opened if opened.status != "could-not-look" else _own_gap(subject, predictions, images, split),
         first_seen(look_at_loss(evidence.loss, outputs, classes), look_at_loss_curve(evidence.history, classes)),
         look_at_labels(predicted, labels, classes),
-        look_at_duplicates(twins(images, split.test, split.train if subject.recipe is not None else trained_on(split))),
+        look_at_duplicates(twins(images, split.test, split.train if predictions is None else trained_on(split))),
         _selection(subject, predictions, predicted, images, split),
         look_at_overlap(subject, images),
         look_at_augmentation(subject, example),
@@ -150,18 +150,20 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
     cells = _prove(pipeline, sample, reporter)
     as_it_is = cells.get(frozenset(factors))
     probe = probe_on_test(pipeline, cells, sample, split) if predictions is not None else None
-    tuned = fine_tuned or (subject.recipe is None and knows_train(subject, as_it_is, probe))
+    tuned = fine_tuned or (subject.recipe is None and knows_train(pipeline, cells, probe, sample))
     if factors:
         correct = {cell: measured.correct for cell, measured in cells.items()}
         shares = shapley_shares(correct, repair_orders(factors))
         alone = costs_alone(correct, factors)
         findings = [judged(f, shares[f.cause], alone.get(f.cause)) if f.cause in shares else f for f in findings]
-        if tuned:
-            findings = _without_domain([_adapted(one) for one in findings], "statistics-trained-here", {})
+    if tuned:
+        findings = _without_domain([_adapted(one) for one in findings], "statistics-trained-further", {})
+    if factors:
         findings = _told_apart(findings, cells, factors)
-    controls, gap = _controls(pipeline, cells, sample)
-    if tuned and cells:  # features that have learned these labels are better than random ones for that reason alone
-        controls, gap = [], Finding(DOMAIN_GAP, "could-not-look", "features-trained-here", {})
+    if tuned:  # features that have learned these labels are better than random ones for that reason alone
+        controls, gap = list[Control](), Finding(DOMAIN_GAP, "could-not-look", "features-trained-further", {})
+    else:
+        controls, gap = _controls(pipeline, cells, sample)
     seen_loaded = next(finding for finding in findings if finding.cause == NOT_LOADED).status == "cleared"
     if gap.status == "suspected" and not seen_loaded and NOT_LOADED not in factors:
         gap = replace(gap, like=(NOT_LOADED,))  # weights that were never loaded are random ones, too
@@ -211,9 +213,12 @@ def _without_domain(findings: list[Finding], code: str, values: Mapping[str, flo
 
 
 def _adapted(finding: Finding) -> Finding:
-    """A fault of the pixels in a network that was trained on them: that other pixels do not suit its weights any more clears nothing."""
-    cleared = finding.cause in _OF_PIXELS and finding.status == "cleared" and finding.points is not None
-    return replace(finding, status="suspected") if cleared else finding
+    """A fault of the pixels in a network that may have been trained on them: that others do not suit its weights clears nothing."""
+    if finding.cause not in OF_PIXELS or finding.status != "cleared":
+        return finding
+    if finding.code == "own-contract-best":
+        return replace(finding, status="could-not-look", code="pixels-trained-further", values={})
+    return replace(finding, status="suspected") if finding.points is not None else finding
 
 
 def _selection(
@@ -281,8 +286,7 @@ def native_size(subject: Subject, arrival: Arrival) -> int:
         return subject.published.native_size
     if subject.contract is not None:
         return subject.contract.input_size
-    large = last_map(subject.module, LARGE)  # a map of a single position hides the stride
-    stride = arrival.size / max(arrival.map_side, 1) if large is None else LARGE / large
+    stride = stride_of(subject.module, arrival.size, arrival.map_side)
     return _NATIVE if stride >= LEAST_STRIDE else _NATIVE_SMALL
 
 

@@ -115,12 +115,12 @@ def judge_repaired(examination: Examination, failing: Judged, images: ImageSet, 
         repaired = failing
     else:
         return None
-    return without_twins(repaired, images, split) if 16 in proved else repaired
+    return without_twins(repaired, images, failing.trained) if 16 in proved else repaired
 
 
-def without_twins(judged: Judged, images: ImageSet, split: Split) -> Judged:
-    """The same without the test images that have an exact copy among the training images."""
-    alone = ~twins(images, judged.part, trained_on(split))
+def without_twins(judged: Judged, images: ImageSet, trained: Indices) -> Judged:
+    """The same without the test images that have an exact copy among those that the failing pipeline was trained on."""
+    alone = ~twins(images, judged.part, trained)
     if not alone.any():
         return judged
     return _judged(judged.correct[:, alone], judged.labels, judged.part[alone], judged.trained)
@@ -173,7 +173,7 @@ def with_training(
     gap = measured_gap(result.train_correct, result.val_logits.argmax(1) == result.val_labels)
     changed = [gap, *_by_construction(recipe, backbone)]
     if recipe.kind == "probe" and recipe.head == "convex":
-        # Whatever its gap, no other strength of its regularization did better on val.
+        # Whatever its gap, no other strength of its regularization that was tried had a lower loss on val.
         changed[0] = Finding(22, "cleared", "gap-of-best-l2", gap.values)
         changed += [Finding(cause, "cleared", "convex-head", {}) for cause in (11, 21)]
         return examination.with_findings(changed)

@@ -9,15 +9,15 @@ from headstart.analysis.diagnosis import Cell, Finding
 from headstart.analysis.statistics import Estimate, bootstrap_accuracy, gap_estimate, paired_difference
 from headstart.diagnosis.arrival import Arrival, not_understood
 from headstart.diagnosis.examination import Control
+from headstart.diagnosis.look_network import is_as_published
 from headstart.diagnosis.pipeline import Pipeline
-from headstart.diagnosis.probing import held_out
-from headstart.diagnosis.prove import MeasuredCell, stratified
+from headstart.diagnosis.probing import cross_fitted, held_out
+from headstart.diagnosis.prove import MeasuredCell, network_of_chance, stratified
 from headstart.diagnosis.prove_predictions import in_points
-from headstart.diagnosis.subject import Subject
 from headstart.records import Booleans, Indices, Split
 
 HEAD_BEHIND = 0.03
-"""Chosen: a probe on a few labels must beat the trained head by this much to say that the head is underfit."""
+"""Chosen: a convex head must beat the trained one by this much to say that that is underfit."""
 
 HEAD_CLEARED = 0.06
 """Chosen: a head that may be this far behind, by its interval, is not called trained to its end; on few images nobody can tell."""
@@ -25,8 +25,7 @@ HEAD_CLEARED = 0.06
 _MOST_JUDGED = 2400  # chosen: of test, as many as a proof takes of train
 
 _KNOWS_TRAIN = 0.05
-"""Chosen: features that are worth so much more on train than on test, for certain, have learned train's labels. Those of a frozen
-network are worth no more there."""
+"""Chosen: features that are worth so much more on train than on test, for certain, and beyond what random ones are."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +101,29 @@ def judge_head(behind: Estimate, values: Mapping[str, float]) -> Finding:
     return Finding(21, "cleared", "head-at-probe", values)
 
 
-def knows_train(subject: Subject, as_it_is: MeasuredCell | None, probe: HeadProbe | None) -> bool:
-    """Whether the features of a network whose published weights nobody knows have learned the labels of train.
+def knows_train(
+    pipeline: Pipeline, cells: Mapping[Cell, MeasuredCell], probe: HeadProbe | None, sample: Indices
+) -> bool:
+    """Whether a network's features have learned the labels of train, though its weights do not tell that it was trained further.
 
-    They are then right there far more often than on test. Of known weights `is_fine_tuned` says it.
+    They are then worth far more on train than on test, which those of the same network with random weights are not: a test part of
+    another kind, or images of train that resemble one another, show in both. A network that is as published has learned nothing here.
 
     Args:
-        subject: as it is run.
-        as_it_is: the pipeline with all of its faults, on the sample of train.
-        probe: the same on test, where there is a head.
+        pipeline, cells, sample: as for `probe_on_test`.
+        probe: what that gave.
     """
-    if subject.published_tensors or as_it_is is None or probe is None:
+    faults = frozenset(pipeline.factors)
+    if probe is None or is_as_published(pipeline.subject):
         return False
-    return gap_estimate(list(as_it_is.correct), [probe.right] * len(as_it_is.correct)).low > _KNOWS_TRAIN
+    correct = cells[faults].correct
+    own = gap_estimate(list(correct), [probe.right] * len(correct))
+    if own.low <= _KNOWS_TRAIN:
+        return False
+    images = pipeline.images
+    labels, classes = images.labels, len(images.class_names)
+    random = network_of_chance(pipeline, faults, sample)
+    learned, judged = (pipeline.features_through(random, faults, part) for part in (sample, probe.part))
+    on_train = cross_fitted(learned, labels[sample], classes).mean()
+    on_test = held_out(learned, labels[sample], judged, labels[probe.part], classes).mean()
+    return bool(own.low - (on_train - on_test) > _KNOWS_TRAIN)

@@ -10,6 +10,10 @@ from headstart.diagnosis.published import ALIKE, STATISTICS, close, cosine
 from headstart.diagnosis.subject import Subject
 
 _FEW = 0.05  # chosen: share of tensors that a conversion may round differently
+_ROUNDED = 5e-4
+"""Chosen: one minus the cosine of a kernel with itself in numbers of eight bits is below it; a training that changes what a network
+does leaves more."""
+
 _FAR = 0.5  # chosen: median shift of a channel's mean, in its own standard deviations; digits, which lose nothing, have 0.4
 _WIDE = 1.6
 """Chosen on the half of benchmarks/diagnosis/ that is there for it: the median ratio of a channel's deviation to the stored one, or its
@@ -54,13 +58,11 @@ def _weights(subject: Subject) -> Finding:
         if layers and len(untouched) == len(layers):
             return Finding(13, "suspected", "statistics-untouched", {"total": len(layers)})
         return Finding(13, "could-not-look", "no-published-weights", {})
-    state = subject.module.state_dict()
-    kernels = [name for name, value in published.items() if value.ndim >= 2]
-    strange = [name for name in kernels if cosine(state[name], published[name]) < ALIKE]
-    values = {"tensors": len(strange), "total": len(kernels)}
+    likeness = _likeness(subject)
+    strange = [name for name, cosine_with in likeness.items() if cosine_with < ALIKE]
     if strange:
-        return Finding(13, "suspected", "weights-differ", values)
-    return Finding(13, "cleared", "weights-as-published", {"total": len(kernels)})
+        return Finding(13, "suspected", "weights-differ", {"tensors": len(strange), "total": len(likeness)})
+    return Finding(13, "cleared", "weights-as-published", {"total": len(likeness)})
 
 
 def _buffers(subject: Subject, weights: Finding) -> Finding:
@@ -72,7 +74,9 @@ def _buffers(subject: Subject, weights: Finding) -> Finding:
         return Finding(9, "cleared", "no-batch-norm", {})
     state = subject.module.state_dict()
     different = [name for name in statistics if not close(state[name], published[name])]
-    if different and weights.status != "suspected" and not is_fine_tuned(subject):
+    kernels = [name for name, value in published.items() if value.ndim >= 2]
+    moved = [name for name in kernels if not close(state[name], published[name])]
+    if different and weights.status != "suspected" and len(moved) <= _FEW * len(kernels):
         return Finding(9, "suspected", "buffers-differ", {"tensors": len(different), "total": len(statistics)})
     return Finding(9, "cleared", "buffers-as-published", {"total": len(statistics)})
 
@@ -84,7 +88,7 @@ def _domain(subject: Subject, clean_inputs: torch.Tensor | None) -> Finding:
     if not layers:
         return Finding(10, "cleared", "no-batch-norm", {})
     if clean_inputs is None:
-        return Finding(10, "could-not-look", "statistics-unusable", {})
+        return Finding(10, "could-not-look", "input-not-understood", {})
     shifts: list[float] = []
     spreads: list[float] = []
 
@@ -131,12 +135,22 @@ def _optimizer(subject: Subject) -> Finding:
 
 
 def is_fine_tuned(subject: Subject) -> bool:
-    """Whether the kernels are the published ones and have moved since: what a training leaves of them, not another pretraining."""
-    published, state = subject.published_tensors, subject.module.state_dict()
-    kernels = [name for name, value in published.items() if value.ndim >= 2]
-    moved = [name for name in kernels if not close(state[name], published[name])]
-    strange = [name for name in moved if cosine(state[name], published[name]) < ALIKE]
-    return len(moved) > _FEW * len(kernels) and not strange
+    """Whether the kernels are the published ones and have moved since, by more than numbers of eight bits would move them."""
+    likeness = list(_likeness(subject).values())
+    moved = [value for value in likeness if value < 1 - _ROUNDED]
+    return bool(likeness) and len(moved) > _FEW * len(likeness) and min(likeness) >= ALIKE
+
+
+def is_as_published(subject: Subject) -> bool:
+    """Whether every kernel is the published one, but for rounding."""
+    likeness = _likeness(subject).values()
+    return bool(likeness) and min(likeness) >= 1 - _ROUNDED
+
+
+def _likeness(subject: Subject) -> dict[str, float]:
+    """The cosine of each kernel with the published one; empty where nobody knows that."""
+    state = subject.module.state_dict()
+    return {name: cosine(state[name], value) for name, value in subject.published_tensors.items() if value.ndim >= 2}
 
 
 def head_parameters(subject: Subject) -> list[nn.Parameter]:

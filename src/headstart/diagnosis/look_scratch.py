@@ -7,7 +7,7 @@ import numpy as np
 
 from headstart.analysis.diagnosis import DOMAIN_GAP, Finding
 from headstart.analysis.statistics import bootstrap_accuracy, paired_difference
-from headstart.diagnosis.arrival import LARGE, LEAST_STRIDE, last_map
+from headstart.diagnosis.arrival import LEAST_STRIDE, last_map, stride_of
 from headstart.diagnosis.examination import Control, Examination
 from headstart.diagnosis.judging import right_on_test
 from headstart.files import read_json
@@ -67,12 +67,11 @@ def look_at_stem(recipe: Recipe, classes: int) -> Finding:
     size = recipe.preprocessing.input_size
     backbone = untrained_backbone(recipe.backbone) if recipe.backbone is not None else None
     network = build_network(classifier_spec(size, classes, backbone, recipe)).eval()
-    map_side, at_large = last_map(network, size), last_map(network, LARGE)
+    map_side = last_map(network, size)
     assert map_side is not None
     values = {"size": size, "map": map_side}
     # Images of a dozen pixels leave every network a small map: what counts is a stride that small images never need.
-    wide = at_large is None or LARGE / at_large >= LEAST_STRIDE
-    if map_side <= _FEWEST_POSITIONS and wide:
+    if map_side <= _FEWEST_POSITIONS and stride_of(network, size, map_side) >= LEAST_STRIDE:
         return Finding(23, "suspected", "scratch-stem", values)
     return Finding(23, "cleared", "scratch-fair", values)
 

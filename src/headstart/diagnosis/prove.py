@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from headstart.analysis.diagnosis import Cell
 from headstart.analysis.statistics import paired_difference
@@ -116,9 +117,7 @@ def measure_random(pipeline: Pipeline, clean: MeasuredCell, sample: Indices) -> 
     """
     none: Cell = frozenset()
     images, classes = pipeline.images, len(pipeline.images.class_names)
-    calibrating = sample[:: max(len(sample) // _CALIBRATED, 1)]
-    inputs = pipeline.pixels(none, images.images[calibrating])
-    random = random_network(pipeline.network(none), 0, inputs)
+    random = network_of_chance(pipeline, none, sample)
     few = few_of(images, sample)
     if len(few) < len(sample):
         features = pipeline.features_through(random, none, few)
@@ -127,3 +126,10 @@ def measure_random(pipeline: Pipeline, clean: MeasuredCell, sample: Indices) -> 
             return by_chance, own
     features = pipeline.features_through(random, none, sample)
     return cross_fitted(features, images.labels[sample], classes), clean.correct
+
+
+def network_of_chance(pipeline: Pipeline, cell: Cell, sample: Indices) -> nn.Module:
+    """A pipeline's network with random weights, its batch statistics from a part of the sample as it is with these faults."""
+    calibrating = sample[:: max(len(sample) // _CALIBRATED, 1)]
+    inputs = pipeline.pixels(cell, pipeline.images.images[calibrating])
+    return random_network(pipeline.network(cell), 0, inputs)

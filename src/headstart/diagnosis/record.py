@@ -166,7 +166,7 @@ def _described(subject: Subject | Kept, examination: Examination) -> dict[str, A
             "name": subject.name,
             "architecture": None,
             "weights": None,
-            "trained_here": False,
+            "trained_further": False,
             "preprocessing": None,
         }
     arrival, published = examination.remade.arrival, subject.published
@@ -175,7 +175,7 @@ def _described(subject: Subject | Kept, examination: Examination) -> dict[str, A
         "name": subject.name,
         "architecture": published.architecture if published is not None else None,
         "weights": published.weights_sha256 if published is not None else None,
-        "trained_here": examination.tuned,
+        "trained_further": examination.tuned,
         "preprocessing": {
             **{key: value for key, value in asdict(arrival).items() if key != "repeats"},
             "input_size": arrival.size,

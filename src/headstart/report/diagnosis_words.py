@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from headstart.analysis.diagnosis import OF_PIXELS
 from headstart.report.document import Inline, code, plain, plain_text, strong
 from headstart.report.language import Texts
 
@@ -33,7 +34,6 @@ _SAID_OF = {"suspected-only": "suspected", "domain-gap": "suspected"}  # the sta
 _DIFFERENCES = frozenset({"difference"})  # of two shares, with its interval
 _MENDED_BY_A_PROBE = {1, 2, 3, 4, 5, 7, 8, 9, 10, 12, 13, 21}  # as diagnosis/judging.py repairs somebody's own network
 _DOMAIN_GAP = 20
-_OF_PIXELS = (1, 2, 3, 4, 5, 7)
 _DOMAIN_GAPS = {
     "no-better-than-random": "",
     "features-at-chance": "-at-chance",
@@ -132,8 +132,8 @@ def _tried(cause: Record, record: Record | None, texts: Texts) -> str:
     if cause["status"] == "suspected":
         if texts.has(own := f"{key}_{cause['name']}"):
             return own
-        if record is not None and record["subject"].get("trained_here") and cause["id"] in _OF_PIXELS:
-            return f"{key}_trained_here"
+        if record is not None and record["subject"].get("trained_further") and cause["id"] in OF_PIXELS:
+            return f"{key}_trained_further"
     return key
 
 

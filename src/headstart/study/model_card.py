@@ -92,8 +92,8 @@ def _facts(
         f"| parameters | {results['parameters']:,} |",
         f"| multiply-adds at {recipe.input_size} px | {results['multiply_adds'] / 1e6:.1f} million |",
         f"| pretrained on | {_in_a_cell(metadata['pretraining'])} |",
-        f"| left out | files that could not be used: {results['left_out_files']:,}; training images with the exact pixels of a "
-        f"validation or test image: {results['removed_duplicates']:,} |",
+        f"| left out | files that could not be used: {results['left_out_files']:,}; training or validation images with the "
+        f"exact pixels of a validation or test image: {results['removed_duplicates']:,} |",
         f"| licence | {_in_a_cell(metadata['license'])} |",
         f"| accuracy on its own validation part | {_own_accuracy(results, len(json.loads(metadata['classes'])))} |",
         f"| trained for | {epochs_in_words(recipe.epochs)}, {fitted.seconds / 3600:.2f} hours "

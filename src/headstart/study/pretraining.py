@@ -92,6 +92,8 @@ def run_pretraining(request: PretrainRequest, device: torch.device, observer: Ob
         return Pretrained(_finished(material), request.card, was_done=True)
     _require_free_card(request)
     with _alone(request):
+        if request.path.exists():  # another process has finished it meanwhile
+            return Pretrained(_finished(material), request.card, was_done=True)
         plan = plan_pretraining(material)
         observer.pretraining_planned(plan)
         _make(material, material.recipe.with_changes(epochs=plan.epochs), observer, command)

@@ -23,7 +23,7 @@ CHECKPOINT = "checkpoint.safetensors"
 
 _PLAN = "plan.json"
 _OF_A_MACHINE = ("gpu", "processor", "threads", "torch", "headstart")
-_RECIPE_VERSION = 4  # raise it when the same request would train other weights
+_RECIPE_VERSION = 4  # raise it when the same request would train other weights, a recipe's changed default included
 
 
 def pretraining_identity(material: Material, recipe: Recipe) -> str:

@@ -129,7 +129,7 @@ def _require_meaning(request: PretrainRequest) -> None:
 
 
 def _train_and_val(images: ImageSet, seed: int) -> tuple[Split, DuplicateReport]:
-    """The source's own test part is left alone; val is its own, or drawn; train shares no pixels with either."""
+    """The source's own test part is left alone; val is its own, or drawn; none of the three shares pixels with another."""
     part = np.zeros(len(images.labels), np.int8) if images.official_part is None else images.official_part.copy()
     part[part == UNASSIGNED] = TRAIN
     if not (part == VAL).any():

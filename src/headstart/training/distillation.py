@@ -78,7 +78,7 @@ def distillation_targets(features: npt.NDArray[np.floating], indices: Indices) -
 
     Each component is divided by the square root of its deviation: without that the first few would be the whole target,
     fully whitened the last ones, mostly noise, would weigh as much as the first. Its sign is fixed by its largest number, so that
-    a training that is resumed elsewhere goes on towards the same targets.
+    a training that is resumed elsewhere does not turn round; components of nearly equal variance may still mix.
 
     Args:
         features: `(N, D)`, of all images of the set.

@@ -1,6 +1,7 @@
 """The planted-fault benchmark: which file a row goes to, what is run again, and that docs/ shows what the files say."""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,6 +11,7 @@ import run
 from cases import PARTS, Case, Folders, all_cases
 from rows import DOCS, RESULTS, Row, files_of, measured_files, part_file, rows_of
 
+from headstart.analysis.diagnosis import CATALOGUE
 from headstart.files import read_json, write_json
 
 PAGES = ("diagnosis.md", "why-transfer-fails.md", "why-transfer-fails.es.md")
@@ -48,6 +50,16 @@ class Bench:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(monkeypatch)
+
+
+def test_every_cause_of_the_catalogue_is_planted_and_no_case_has_another_s_name() -> None:
+    cases = all_cases()
+    for part in PARTS:
+        planted = {cause for case in cases if case.part == part for cause in case.planted}
+        assert planted == set(CATALOGUE)
+    assert len({case.name for case in cases}) == len(cases)
+    handed_over = Counter(case.evidence for case in cases)
+    assert (handed_over["run"], handed_over["tuned"]) == (7, 8)
 
 
 def test_every_row_is_in_the_file_of_its_part_whatever_part_was_asked_for(bench: Bench, tmp_path: Path) -> None:

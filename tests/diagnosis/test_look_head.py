@@ -1,0 +1,96 @@
+"""Which head counts as trained to its end, and which network as trained further than its pretraining."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from headstart.analysis.statistics import Estimate
+from headstart.diagnosis import subject
+from headstart.diagnosis.arrival import LARGE, last_map
+from headstart.diagnosis.look_head import judge_head
+from headstart.diagnosis.look_network import is_as_published, is_fine_tuned
+from headstart.diagnosis.look_scratch import look_at_stem
+from headstart.diagnosis.subject import Subject, subject_of_module
+from headstart.records import Preprocessing, Recipe
+from tests.models.factory import bundled_backbone
+
+
+def _subject(module: nn.Module) -> Subject:
+    example = np.zeros((2, 32, 32, 3), np.uint8)
+    return subject_of_module(
+        module, lambda image: torch.zeros(3, 32, 32) + float(np.asarray(image).mean()), example, 10, name="mine"
+    )
+
+
+@pytest.mark.parametrize(
+    ("behind", "status"),
+    [
+        ((0.05, 0.01, 0.09), "proved"),
+        ((0.02, 0.01, 0.03), "cleared"),  # for certain, and too little to matter
+        ((0.05, -0.01, 0.11), "could-not-look"),
+        ((0.01, -0.05, 0.07), "could-not-look"),
+        ((-0.03, -0.05, -0.01), "cleared"),
+    ],
+)
+def test_a_head_is_behind_for_certain_or_not_at_all_or_nobody_can_tell(
+    behind: tuple[float, float, float], status: str
+) -> None:
+    assert judge_head(Estimate(*behind, "bootstrap"), {}).status == status
+
+
+def test_rounded_weights_are_as_published_and_trained_ones_are_not() -> None:
+    network = bundled_backbone()
+    assert is_as_published(_subject(network))
+    for parameter in network.parameters():
+        step = parameter.data.abs().max() / 127
+        parameter.data = (parameter.data / step).round() * step
+    rounded = _subject(network)
+    assert rounded.published is not None
+    assert is_as_published(rounded)
+    assert not is_fine_tuned(rounded)
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        parameter.data += 0.2 * parameter.data.std() * torch.randn_like(parameter)
+    trained = _subject(network)
+    assert is_fine_tuned(trained)
+    assert not is_as_published(trained)
+    for parameter in network.parameters():
+        parameter.data = torch.randn_like(parameter)
+    assert not is_fine_tuned(_subject(network))  # another pretraining, or none
+
+
+def test_nobody_knows_of_an_unknown_network_whether_its_weights_have_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "find_published", lambda *_: None)
+    unknown = _subject(bundled_backbone())
+    assert not is_fine_tuned(unknown)
+    assert not is_as_published(unknown)
+
+
+def test_a_network_that_takes_one_size_has_no_map_at_another() -> None:
+    stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+    free = nn.Sequential(stem, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert (last_map(free, 32), last_map(free, LARGE)) == (16, 64)
+    fixed = nn.Sequential(stem, nn.Flatten(), nn.Linear(4 * 16 * 16, 8))
+    assert (last_map(fixed, 32), last_map(fixed, LARGE)) == (16, None)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "status"),
+    [
+        ("mobilenetv2_035", 32, "suspected"),
+        ("mobilenetv2_035", 96, "cleared"),
+        ("small32_s", 32, "cleared"),
+        ("small32_s", 8, "cleared"),
+        (None, 8, "cleared"),
+    ],
+)
+def test_an_opponent_from_scratch_is_unfair_where_its_stride_leaves_small_images_nothing(
+    architecture: str | None, size: int, status: str
+) -> None:
+    recipe = Recipe("scratch", "scratch", backbone=architecture, preprocessing=Preprocessing(size))
+    found = look_at_stem(recipe, 10)
+    assert found.status == status
+    assert dataclasses.replace(found, values={}).code == ("scratch-stem" if status == "suspected" else "scratch-fair")
