@@ -10,7 +10,7 @@ from torch import nn
 from headstart.analysis.statistics import Estimate
 from headstart.diagnosis import subject
 from headstart.diagnosis.arrival import LARGE, last_map
-from headstart.diagnosis.look_head import judge_head
+from headstart.diagnosis.look_head import HeadProbe, is_as_good, judge_head
 from headstart.diagnosis.look_network import is_as_published, is_fine_tuned
 from headstart.diagnosis.look_scratch import look_at_stem
 from headstart.diagnosis.subject import Subject, subject_of_module
@@ -39,6 +39,15 @@ def test_a_head_is_behind_for_certain_or_not_at_all_or_nobody_can_tell(
     behind: tuple[float, float, float], status: str
 ) -> None:
     assert judge_head(Estimate(*behind, "bootstrap"), {}).status == status
+
+
+def test_a_training_that_ends_where_a_convex_head_ends_has_learned_what_there_was() -> None:
+    right = np.arange(400) < 200
+    probe = HeadProbe(right, np.arange(400), 1800)
+    assert is_as_good({"val_accuracy": [0.2, 0.48]}, probe)
+    assert not is_as_good({"val_accuracy": [0.2, 0.3]}, probe)
+    assert not is_as_good({"val_accuracy": [0.48]}, None)
+    assert not is_as_good({"loss": [1.0]}, probe)
 
 
 def test_rounded_weights_are_as_published_and_trained_ones_are_not() -> None:

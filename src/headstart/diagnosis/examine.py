@@ -35,7 +35,7 @@ from headstart.diagnosis.arrival import (
 )
 from headstart.diagnosis.examination import Control, Examination, Remade
 from headstart.diagnosis.look_contract import Guess, guess_contract
-from headstart.diagnosis.look_head import knows_train, look_at_head, probe_on_test
+from headstart.diagnosis.look_head import is_as_good, knows_train, look_at_head, probe_on_test
 from headstart.diagnosis.look_history import (
     first_seen,
     look_at_history,
@@ -186,7 +186,8 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
         [*findings, head], behind, subject, images, split, sample, predictions, reordered=reordered
     )
     learning = look_at_learning(evidence.history, classes)
-    findings = [first_seen(one, learning) if one.cause == 21 else one for one in findings]
+    if learning.code != "learns-little" or not is_as_good(evidence.history, probe):
+        findings = [first_seen(one, learning) if one.cause == 21 else one for one in findings]
     mended = {finding.cause for finding in findings if finding.status == "proved"}
     repaired = Repairs(
         repaired_preprocessing(arrival, contract, subject.published, images.canvas, native, mended),

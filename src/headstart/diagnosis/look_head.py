@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.analysis.diagnosis import Cell, Finding
-from headstart.analysis.statistics import Estimate, bootstrap_accuracy, gap_estimate, paired_difference
+from headstart.analysis.statistics import Estimate, bootstrap_accuracy, gap_estimate, paired_difference, wilson
 from headstart.diagnosis.arrival import Arrival, not_understood
 from headstart.diagnosis.examination import Control
+from headstart.diagnosis.look_history import History, val_shares
 from headstart.diagnosis.look_network import is_as_published
 from headstart.diagnosis.pipeline import Pipeline
 from headstart.diagnosis.probing import cross_fitted, held_out
@@ -99,6 +100,21 @@ def judge_head(behind: Estimate, values: Mapping[str, float]) -> Finding:
     if behind.high > HEAD_CLEARED:
         return Finding(21, "could-not-look", "head-unclear", values)
     return Finding(21, "cleared", "head-at-probe", values)
+
+
+def is_as_good(history: History, probe: HeadProbe | None) -> bool:
+    """Whether a training's curve ends on val no worse than a convex head is on test: it learned little because there was little to learn.
+
+    Args:
+        history: with accuracies on val.
+        probe: the convex head, where there is one.
+    """
+    val = val_shares(history)
+    return (
+        probe is not None
+        and bool(val)
+        and wilson(int(probe.right.sum()), len(probe.right)).low - val[-1] <= HEAD_BEHIND
+    )
 
 
 def knows_train(
