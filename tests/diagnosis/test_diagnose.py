@@ -75,7 +75,7 @@ def test_healthy_code_is_left_in_peace_and_not_changed(tmp_path: Path) -> None:
 
 def test_planted_pixel_faults_are_named_and_repaired(tmp_path: Path) -> None:
     def wrong(image: Any) -> torch.Tensor:
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255  # 8 px, 0..1
+        return torch.from_numpy(np.array(image.resize((4, 4)))).permute(2, 0, 1).float() / 255  # 4 px, 0..1
 
     found = diagnose(tmp_path, bundled_backbone(), wrong)
     assert found.proved[0] == "input-size"
@@ -317,7 +317,12 @@ def test_other_pixels_that_adapted_weights_do_not_like_clear_nothing(tmp_path: P
 
 
 def test_a_recipe_of_ours_and_the_second_time_it_is_found_done(tmp_path: Path) -> None:
-    recipe = Recipe(name="mine", kind="probe", backbone="small32_s", preprocessing=Preprocessing(8))
+    recipe = Recipe(
+        name="mine",
+        kind="probe",
+        backbone="small32_s",
+        preprocessing=dataclasses.replace(SMALL.preprocessing, input_size=4),
+    )
     first = headstart.diagnose(
         "digits", recipe=recipe, runs=tmp_path, language="es", command="headstart diagnose digits"
     )
@@ -334,7 +339,7 @@ def test_a_recipe_of_ours_and_the_second_time_it_is_found_done(tmp_path: Path) -
     }
     assert record["study"]["environment"]["device"] == "cpu"
     sizes = {tuple(cell["faults"]): cell["settings"]["input_size"] for cell in record["experiment"]["cells"]}
-    assert sizes[1,] == 8
+    assert sizes[1,] == 4
     assert sizes[()] == 32
     created = record["created"]
     again = headstart.diagnose("digits", recipe=recipe, runs=tmp_path, language="en")
@@ -348,13 +353,13 @@ def test_a_recipe_of_ours_and_the_second_time_it_is_found_done(tmp_path: Path) -
 
 def test_the_contract_of_an_unknown_network_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "weight_files", lambda folder: [])
-    module = bundled_backbone()
+    module = bundled_backbone("small32_m")
     del module.pretrained_cfg
 
     def washed_out(image: Any) -> torch.Tensor:
         return pixels(image) / 100 + 10
 
-    found = diagnose(tmp_path, module, washed_out, limit=600)
+    found = diagnose(tmp_path, module, washed_out, limit=900)
     cause = next(one for one in found.causes if one["name"] == "pixel-range")
     assert cause["status"] == "proved"
     assert cause["points"]["low"] > 0
@@ -369,7 +374,7 @@ def test_the_contract_of_an_unknown_network_is_looked_for(tmp_path: Path, monkey
 
 def test_a_contract_that_a_few_images_leave_open_may_prove_itself_on_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "weight_files", lambda folder: [])
-    monkeypatch.setattr(look_contract, "_TRIED", 30)
+    monkeypatch.setattr(look_contract, "_TRIED", 60)
     judged: list[int] = []
 
     def watched(features: Array, labels: Labels, classes: int) -> Booleans:
@@ -377,7 +382,7 @@ def test_a_contract_that_a_few_images_leave_open_may_prove_itself_on_others(monk
         return cross_fitted(features, labels, classes)
 
     monkeypatch.setattr(look_contract, "cross_fitted", watched)
-    module = bundled_backbone()
+    module = bundled_backbone("small32_m")
     del module.pretrained_cfg
     images = load_images("digits", limit=1000)
     split, _ = make_split(images)
@@ -386,11 +391,11 @@ def test_a_contract_that_a_few_images_leave_open_may_prove_itself_on_others(monk
     )
     arrival = measure_arrival(one, sample_images(images.images[split.train]))
     guess = look_contract.guess_contract(one, arrival, images, split, draw_sample(images, split), 32)
-    others = len(split.train) - 30
-    assert judged == [30] * 11 + [others, others]
+    others = len(split.train) - 60
+    assert judged == [60] * 11 + [others, others]
     assert guess is not None
     assert guess.contract is not None
-    assert guess.values["probe"]["low"] > guess.values["own"]["mean"]  # of the other images, not of the thirty
+    assert guess.values["probe"]["low"] > guess.values["own"]["mean"]  # of the other images, not of the sixty
 
 
 def test_causes_that_these_data_cannot_tell_apart_are_both_named(tmp_path: Path) -> None:
@@ -417,7 +422,7 @@ def test_causes_that_these_data_cannot_tell_apart_are_both_named(tmp_path: Path)
 def test_the_network_from_scratch_of_a_finished_run_is_the_control(tmp_path: Path) -> None:
     rivals = [
         Recipe(name="tiny", kind="scratch", epochs=1, batch_size=32, learning_rate=1e-3, width=4),
-        Recipe(name="mine", kind="probe", backbone="small32_s", preprocessing=Preprocessing(8)),
+        Recipe(name="mine", kind="probe", backbone="small32_s", preprocessing=Preprocessing(4)),
     ]
     compared = headstart.compare("digits", rivals, seeds=1, limit=600, runs=tmp_path, language="en")
     found = headstart.diagnose(compared.folder, recipe="mine", runs=tmp_path, language="en")

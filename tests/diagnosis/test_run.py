@@ -80,7 +80,7 @@ def test_a_training_that_diverges_ends_in_a_verdict_about_the_frozen_features(tm
     path = tmp_path / "wild.toml"
     path.write_text(
         'name = "wild"\nkind = "finetune"\nbackbone = "small32_s"\nunfreeze = "all"\nepochs = 2\noptimizer = "sgd"\n'
-        "learning_rate = 1e30\n\n[preprocessing]\ninput_size = 8\n",
+        "learning_rate = 1e30\n\n[preprocessing]\ninput_size = 4\n",
         encoding="utf-8",
     )
     found = headstart.diagnose("digits", recipe=str(path), limit=400, runs=tmp_path, language="en")

@@ -83,10 +83,10 @@ def write_foreign_files(folder: Path) -> dict[str, str]:
     }
 
 
-def bundled_backbone() -> nn.Module:
-    """The smaller bundled backbone, loaded as a user of timm would."""
-    module: nn.Module = timm.create_model("small32_s", num_classes=0)
-    path = find_backbone("small32_s").path
+def bundled_backbone(name: str = "small32_s") -> nn.Module:
+    """A bundled backbone, the smaller one by default, loaded as a user of timm would."""
+    module: nn.Module = timm.create_model(name, num_classes=0)
+    path = find_backbone(name).path
     assert path is not None
     module.load_state_dict({name: value.float() for name, value in load_file(path).items()}, strict=False)
     return module.eval()
