@@ -43,7 +43,8 @@ class Examination:
 
     `remade` is the pipeline; `None` where only its predictions are there. `predictions` are the network's own, on
     test. `relabelled` says which of them are right, `(1, n) bool`, once the order of the classes is repaired that was proved to be
-    another (15); `None` where it was not. `tuned` says that the network's own weights were trained on these images, not only its head.
+    another (15); `None` where it was not. `tuned` says that the network itself was trained further than its pretraining,
+    and not only its head, as far as that can be seen.
     """
 
     findings: tuple[Finding, ...]

@@ -1,4 +1,4 @@
-"""The trained head beside a convex one on the same test images (21), and whether the network itself was trained on these images."""
+"""The trained head beside a convex one on the same test images (21), and whether the network's features have learned train by heart."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
