@@ -38,7 +38,8 @@ def test_newcombes_own_example() -> None:
 
 
 def test_mcnemar_equals_the_binomial_test() -> None:
-    assert mcnemar_exact(5, 15) == pytest.approx(stats.binomtest(5, 20).pvalue)
+    for first, second in ((5, 15), (15, 5), (7, 7), (7, 8), (0, 1), (0, 12), (1480, 1620), (1550, 1550)):
+        assert mcnemar_exact(first, second) == pytest.approx(stats.binomtest(first, first + second).pvalue)
     assert mcnemar_exact(0, 0) == 1.0
 
 
