@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -18,6 +19,7 @@ from headstart.files import (
     cache_folder,
     canonical_json,
     read_json,
+    read_rows,
     release_pages,
     sha256_of_file,
     sha256_of_text,
@@ -126,6 +128,41 @@ def test_identity_of_a_record_is_stable_across_processes() -> None:
     code = "from headstart.randomness import derive_seed; print(derive_seed(7, 'order', 3))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(printed) == derive_seed(7, "order", 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
+def test_rows_are_read_from_a_mapped_file_as_they_would_be_seen_in_it(tmp_path: Path, dtype: Any) -> None:
+    path = tmp_path / "rows.npy"
+    values = np.random.default_rng(0).integers(0, 200, (40, 3, 5)).astype(dtype)
+    np.save(path, values)
+    mapped = np.load(path, mmap_mode="r")
+    for rows in ([7], [3, 4, 5, 9, 9, 8, 0, 39], range(40), []):
+        found = read_rows(mapped, np.array(rows, np.int64))
+        assert found.dtype == dtype
+        assert not isinstance(found, np.memmap)
+        assert np.array_equal(found, values[np.array(rows, np.int64)])
+    some = np.array([5, 2])
+    np.save(tmp_path / "columns.npy", np.asfortranarray(values))
+    columns = np.load(tmp_path / "columns.npy", mmap_mode="r")
+    assert isinstance(columns, np.memmap)
+    assert not columns.flags.c_contiguous
+    changed = np.load(path, mmap_mode="c")
+    changed[5] = 7  # in memory alone
+    for other in (values, mapped[10:], mapped[:, 1:], columns, changed):
+        assert np.array_equal(read_rows(other, some), other[some])
+    assert np.array_equal(read_rows(mapped, np.array([-1, 3])), values[[-1, 3]])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows lets nobody take a mapped file away")
+@pytest.mark.parametrize("replaced", [False, True])
+def test_rows_of_a_mapped_file_that_was_taken_away_are_those_of_the_mapping(tmp_path: Path, replaced: bool) -> None:
+    values, path = np.arange(30.0).reshape(10, 3), tmp_path / "rows.npy"
+    np.save(path, values)
+    mapped = np.load(path, mmap_mode="r")
+    path.unlink()
+    if replaced:
+        np.save(path, np.zeros((40, 3)))
+    assert np.array_equal(read_rows(mapped, np.array([5, 2])), values[[5, 2]])
 
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="this system keeps a mapped file's pages as it likes")

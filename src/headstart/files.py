@@ -7,9 +7,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import RawIOBase
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import RunError
@@ -97,6 +100,49 @@ def release_pages(array: npt.NDArray[Any]) -> None:
     mapped: Any = array.base
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def read_rows(array: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Some rows of an array, as a copy; those of a memory-mapped file are read from the file.
+
+    Looked at through the mapping, a row brings its neighbours with it, and all of that counts as the process's memory: a fine-tuning
+    held half a gigabyte of activations that way (docs/log.md). A file is taken to be replaced only by one that says the same, as
+    caches that are named by their content are.
+
+    Args:
+        array: `(N, ...)` of any type.
+        rows: `(n,) int64`, places in 0..N-1.
+
+    Returns:
+        `(n, ...)` of the array's type, contiguous.
+    """
+    mapped, base = cast(Any, array), cast(Any, array.base)
+    # A view of a mapping has its parent for a base, and lies elsewhere in the file; what was written to one may not be there yet.
+    in_file = isinstance(base, mmap.mmap) and isinstance(array, np.memmap) and array.flags.c_contiguous
+    if not in_file or mapped.mode != "r" or not mapped.filename or not len(rows) or rows.min() < 0:
+        return np.ascontiguousarray(array[rows])
+    taken = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    numbers = taken.view(np.uint8).reshape(len(rows), -1)
+    runs = np.flatnonzero(np.diff(rows, prepend=rows[0]) != 1)  # where a row does not follow the one before it
+    try:
+        with Path(mapped.filename).open("rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size != mapped.offset + mapped.nbytes:
+                raise EOFError(f"{mapped.filename} is another file.")
+            for first, end in pairwise([*runs.tolist(), len(rows)]):
+                file.seek(mapped.offset + int(rows[first]) * numbers.shape[1])
+                _fill(numbers[first:end].data.cast("B"), file)
+    except (OSError, EOFError):  # taken away or replaced meanwhile: the mapping still has it
+        return np.ascontiguousarray(array[rows])
+    return taken
+
+
+def _fill(place: memoryview, file: RawIOBase) -> None:
+    """Read until a place is full; one call reads two gigabytes at most."""
+    while len(place):
+        count = file.readinto(place)
+        if not count:
+            raise EOFError(f"{getattr(file, 'name', 'The file')} ends too early.")
+        place = place[count:]
 
 
 def read_json(path: Path) -> Any:

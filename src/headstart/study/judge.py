@@ -12,6 +12,7 @@ from headstart.data.near_duplicates import SIMILAR, find_near_duplicates
 from headstart.data.sources import load_images
 from headstart.data.splits import TEST, draw_stratified, make_split
 from headstart.errors import UsageError
+from headstart.files import read_rows
 from headstart.models.backbones import build_backbone, find_backbone
 from headstart.randomness import generator
 from headstart.records import Booleans, ImageSet, Indices, Split
@@ -92,13 +93,13 @@ def judge_backbone(
     )
     observer.stage("head", 1)
     head = fit_probe(
-        np.asarray(features.values[split.train]),
+        read_rows(features.values, split.train),
         images.labels[split.train],
-        np.asarray(features.values[split.val]),
+        read_rows(features.values, split.val),
         images.labels[split.val],
         len(images.class_names),
     )
-    correct = head.logits(np.asarray(features.values[split.test])).argmax(1) == images.labels[split.test]
+    correct = head.logits(read_rows(features.values, split.test)).argmax(1) == images.labels[split.test]
     found = find_near_duplicates(images.images, split.test, pretrained_on.images, train)
     observer.advance(1)
     return {

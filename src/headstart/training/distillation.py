@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from headstart.files import read_rows
 from headstart.models.network import BackboneClassifier
 from headstart.records import Indices, Labels
 from headstart.training.criterion import Criterion
@@ -90,7 +91,7 @@ def distillation_targets(features: npt.NDArray[np.floating], indices: Indices) -
     mean = np.zeros(features.shape[1])
     moments = np.zeros((features.shape[1],) * 2)
     for first in range(0, len(indices), _BLOCK):
-        block = np.asarray(features[indices[first : first + _BLOCK]], np.float64)
+        block = read_rows(features, indices[first : first + _BLOCK]).astype(np.float64)
         mean += block.sum(axis=0)
         moments += block.T @ block
     mean /= len(indices)
@@ -100,7 +101,7 @@ def distillation_targets(features: npt.NDArray[np.floating], indices: Indices) -
     projection = directions / np.maximum(variances, 1e-12) ** 0.25
     targets = np.empty((len(indices), kept), np.float32)
     for first in range(0, len(indices), _BLOCK):
-        block = np.asarray(features[indices[first : first + _BLOCK]], np.float64)
+        block = read_rows(features, indices[first : first + _BLOCK]).astype(np.float64)
         targets[first : first + len(block)] = (block - mean) @ projection
     return targets
 

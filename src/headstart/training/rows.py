@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from headstart.data.transfer import to_device
-from headstart.files import release_pages
+from headstart.files import read_rows
 from headstart.records import Indices
 
 _KEPT_SHARE = 0.25
@@ -16,16 +16,14 @@ _KEPT_SHARE = 0.25
 A quarter of 15 GB holds 1.2 million images of 32 px."""
 
 _HELD_BYTES, _NEIGHBOURS = 1 << 26, 1 << 16
-"""Of a memory-mapped array before its pages are given back (chosen), and what comes along with a row that is read by itself: Linux
-maps 64 KiB around it. Counted without that, the activations of a fine-tuning took half a gigabyte (docs/log.md)."""
+"""Of an array at a time (chosen), and what comes along with a row that is written by itself."""
 
 
 class Rows:
     """Rows of an array that lives on the host, for batches on a device.
 
-    On the CPU they are taken from the array each time; a memory-mapped array's pages are given back every few hundred rows. On a
-    GPU the whole part is copied there when it is first asked for, if it fits, and batches are gathered there; otherwise each batch
-    is copied.
+    On the CPU they are taken from the array each time, or read from its file. On a GPU the whole part is copied there when it is
+    first asked for, if it fits, and batches are gathered there; otherwise each batch is copied.
 
     Args:
         array: `(N, ...)` of any type, possibly memory-mapped.
@@ -39,7 +37,6 @@ class Rows:
         self._device = device
         self._kept: torch.Tensor | None = None
         self._decided = False
-        self._unreleased = 0
 
     def at(self, positions: Indices) -> npt.NDArray[Any] | torch.Tensor:
         """The rows at positions of the part: an array on the CPU, a tensor on any other device."""
@@ -50,11 +47,7 @@ class Rows:
                 self._kept = self._copied()
         if self._kept is not None:
             return self._kept.index_select(0, to_device(positions, self._device))
-        rows = np.ascontiguousarray(self._array[self._indices[positions]])
-        self._unreleased += len(positions)
-        if self._unreleased >= held_rows(self._array):
-            release_pages(self._array)
-            self._unreleased = 0
+        rows = read_rows(self._array, self._indices[positions])
         return rows if self._device.type == "cpu" else to_device(rows, self._device)
 
     def _copied(self) -> torch.Tensor:
@@ -62,14 +55,13 @@ class Rows:
         kept = torch.empty((len(self._indices), *self._array.shape[1:]), dtype=dtype, device=self._device)
         step = held_rows(self._array)
         for first in range(0, len(kept), step):
-            block = self._array[self._indices[first : first + step]]
+            block = read_rows(self._array, self._indices[first : first + step])
             kept[first : first + step] = to_device(block, self._device)
-            release_pages(self._array)
         return kept
 
 
 def held_rows(array: npt.NDArray[Any]) -> int:
-    """How many rows of a memory-mapped array are read before its pages are given back: about 64 MiB of them with their neighbours.
+    """How many rows of an array are copied at a time, or written before its pages are given back: about 64 MiB with their neighbours.
 
     >>> held_rows(np.empty((0, 32, 32, 3), np.uint8)), held_rows(np.empty((0, 256, 256, 3), np.uint8))
     (978, 256)
