@@ -19,6 +19,11 @@ _TRIAL_VERSION = 2
 
 Kind = Literal["scratch", "probe", "finetune", "majority", "random-features"]
 Augmentation = Literal["none", "shift", "shift-flip", "shift-alternate", "crop", "crop-flip"]
+USUAL_SHIFT = 1 / 8
+"""Of the side: 4 pixels at 32, as in He et al. 2016, "Deep residual learning", section 4.2 (zero padding there)."""
+_LATER_SETTINGS = {"max_shift": USUAL_SHIFT}
+"""Settings that recipes did not have at version 2 of trials, each with its default."""
+
 MIRRORING: tuple[Augmentation, ...] = ("shift-flip", "shift-alternate", "crop-flip")
 """The augmentations that show an image in both directions."""
 
@@ -168,6 +173,7 @@ class Recipe:
         input_size: the user's choice; `None` lets the data and the backbone decide.
         augmentation: drawn anew for every image in every epoch; one that mirrors makes the network answer for both mirror images
             (not `SimpleCNN`, nor heads on kept features).
+        max_shift: of `shift`, `shift-flip` and `shift-alternate`: by which share of its side an image moves at most.
         head: `convex` fits a linear head to convergence (L-BFGS, L2 chosen on val), `gradient` trains it by the engine.
         unfreeze: which part of the backbone fine-tuning trains.
         epochs, batch_size, optimizer, learning_rate, weight_decay, schedule, label_smoothing: of the engine.
@@ -190,6 +196,7 @@ class Recipe:
     preprocessing: Preprocessing | None = None
     input_size: int | None = None
     augmentation: Augmentation = "none"
+    max_shift: float = USUAL_SHIFT
     head: Head = "convex"
     unfreeze: Unfreeze = "last"
     epochs: int = 0
@@ -241,6 +248,18 @@ def changed_fields(record: Recipe | Preprocessing) -> dict[str, Any]:
         for one in fields(record)
         if one.default is MISSING or getattr(record, one.name) != one.default
     }
+
+
+def lasting_settings(recipe: Recipe) -> dict[str, Any]:
+    """Every setting of a recipe but those that recipes got after version 2 of trials and that it leaves at their default.
+
+    What is hashed or compared is this, so that such a setting leaves alone what was finished before.
+    """
+    settings = asdict(recipe)
+    for name, default in _LATER_SETTINGS.items():
+        if settings[name] == default:
+            del settings[name]
+    return settings
 
 
 @dataclass(frozen=True)
@@ -351,7 +370,7 @@ def trial_identity(recipe: Recipe, data_fingerprint: str, split: Split, seed: in
         64 hexadecimal digits. Device, workers and paths are left out: they must not decide a result. So is the
         recipe's name: the same record under another name is the same trial.
     """
-    settings = asdict(recipe)
+    settings = lasting_settings(recipe)
     del settings["name"]
     return sha256_of_text(
         canonical_json(

@@ -61,6 +61,15 @@ def test_every_shift_is_equally_likely_and_half_are_mirrored() -> None:
     assert np.abs(np.bincount(columns + 2, minlength=5) / count - 0.2).max() < 0.03
 
 
+@pytest.mark.parametrize(("share", "most"), [(1 / 8, 4), (1 / 16, 2), (0.001, 1)])
+def test_no_image_moves_further_than_it_may(share: float, most: int) -> None:
+    side = 32
+    positions = torch.arange(side * side, dtype=torch.float32).view(1, 1, side, side).expand(400, 1, side, side)
+    centre = augment(positions, "shift", np.random.default_rng(0), max_shift=share)[:, 0, 16, 16].numpy()
+    for moved in (centre // side - 16, centre % side - 16):
+        assert (moved.min(), moved.max()) == (-most, most)
+
+
 def test_seeds() -> None:
     images = batch(64)
     global_numpy = global_numpy_state()
@@ -162,7 +171,7 @@ def test_what_a_gpu_does_in_few_calls_is_what_the_cpu_does(kind: Any) -> None:
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (7, 3, 9, 12), dtype=np.uint8))
     expected = augment(images, kind, np.random.default_rng(4))
     rng = np.random.default_rng(4)
-    shifts = [_shifts(9, 7, rng), _shifts(12, 7, rng)]
+    shifts = [_shifts(9, 1 / 8, 7, rng), _shifts(12, 1 / 8, 7, rng)]
     mirrored = rng.random(7) < 0.5 if kind == "shift-flip" else np.zeros(7, bool)
     assert torch.equal(_moved_there(images, *torch.from_numpy(np.stack([*shifts, mirrored]))), expected)
 

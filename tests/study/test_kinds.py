@@ -1,16 +1,20 @@
-"""How kinds of recipes train: what fine-tuning the last blocks moves in networks of many shapes."""
+"""How kinds of recipes train: what fine-tuning the last blocks moves in networks of many shapes, and what a training sees of its images."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
 from headstart.models.network import BackboneClassifier
-from headstart.records import EpochRecord, Recipe
-from headstart.study.kinds import freeze_all_but_last
+from headstart.records import EpochRecord, Preprocessing, Recipe
+from headstart.study.kinds import _image_batches, freeze_all_but_last
 from headstart.study.observer import SilentObserver
+from headstart.study.prediction import augmented
 from headstart.study.run import StudyRequest, run_study
 from headstart.training.callbacks import Callback
 from headstart.training.engine import Training
@@ -74,3 +78,19 @@ def test_fine_tuning_moves_the_weights_of_a_backbone_that_cannot_be_cut(
     assert not {
         name for name in moved if not name.startswith((f"backbone.{last}.", "backbone.norm", "backbone.head", "head"))
     }
+
+
+@pytest.mark.parametrize(("share", "most"), [(1 / 8, 4), (1 / 16, 2)])
+def test_a_recipe_says_how_far_images_move_in_training_and_in_its_timing(share: float, most: int) -> None:
+    # A pixel's value is the column that it came from.
+    columns = np.zeros((300, 32, 32, 3), np.uint8) + np.arange(32, dtype=np.uint8)[None, None, :, None]
+    images: Any = SimpleNamespace(images=columns, labels=np.zeros(300, np.int64))
+    bench: Any = SimpleNamespace(images=images, device=torch.device("cpu"))
+    recipe = Recipe("one", "scratch", augmentation="shift", max_shift=share, preprocessing=Preprocessing(32))
+    everything = np.arange(300)
+    batches = _image_batches(bench, recipe, everything)
+    trained = batches.inputs(everything, np.random.default_rng(0))
+    timed = augmented(images, everything, recipe, torch.device("cpu"))()
+    for shown in (trained, timed):
+        seen = (shown[:, 0, 16, 16] * 255).round()
+        assert (int(seen.min()), int(seen.max())) == (16 - most, 16 + most)

@@ -21,7 +21,7 @@ from headstart.errors import RunError, UsageError
 from headstart.files import read_json, write_json
 from headstart.models.backbones import build_backbone, find_backbone
 from headstart.models.weights import BUNDLED_WEIGHTS
-from headstart.records import NotRun, Recipe, TrialResult, trial_identity
+from headstart.records import NotRun, Recipe, Split, TrialResult, trial_identity
 from headstart.study.ledger import Ledger, list_runs, open_run
 from headstart.study.observer import SilentObserver
 from headstart.study.planning import Plan
@@ -33,6 +33,9 @@ from headstart.training.features import extract_features
 from tests.models.factory import TINY, metadata, write_other_weights, write_tiny_weights
 
 CPU = torch.device("cpu")
+
+_IDENTITY_OF_BEFORE = "758fa3b70343ad019a8d1db6502fc3bf551199553d069552643d999dfd209438"
+"""Of a trial, as the code computed it before recipes had `max_shift`."""
 
 
 class Notes(SilentObserver):
@@ -169,6 +172,23 @@ def test_an_architecture_that_cannot_be_cut_has_its_last_blocks_fine_tuned(tmp_p
     outcome, _ = _run(_request(tmp_path, recipes=(recipe,), backbones=(), input_size=160, epochs=None, limit=60))
     cost = outcome.recipes[0].results[0].cost
     assert 0 < cost.parameters_trained < cost.parameters
+
+
+def test_what_was_finished_before_a_setting_came_goes_on_being_found(tmp_path: Path) -> None:
+    """`max_shift` is younger than version 2 of trials: at its default no identity has it."""
+    recipe = Recipe(name="p", kind="scratch", epochs=1)
+    none = np.zeros(0, np.int64)
+    split = Split(none, none, none, 0, "drawn", none)
+    assert trial_identity(recipe, "0" * 64, split, 0) == _IDENTITY_OF_BEFORE
+    assert trial_identity(recipe.with_changes(max_shift=0.25), "0" * 64, split, 0) != _IDENTITY_OF_BEFORE
+    first, _ = _run(_request(tmp_path, recipes=(recipe,)))
+    request, plan = (read_json(first.ledger.folder / f"{name}.json") for name in ("request", "plan"))
+    assert "max_shift" not in request["recipes"][0]
+    del plan["recipes"][0]["recipe"]["max_shift"]
+    write_json(first.ledger.folder / "plan.json", plan)
+    again, notes = _run(_request(tmp_path, recipes=(recipe,)))
+    assert (notes.ran, notes.read) == ([], ["p"])
+    assert again.ledger.folder == first.ledger.folder
 
 
 def test_identity_sees_what_decides_a_result_and_nothing_else(tmp_path: Path) -> None:
@@ -426,6 +446,8 @@ def test_a_recipe_that_cannot_be_completed_leaves_no_run_behind(tmp_path: Path) 
     assert not (tmp_path / "runs").exists()
     with pytest.raises(UsageError, match=r"momentum = 1\.5"):
         _run(_request(tmp_path, recipes=(replace(endless, momentum=1.5, epochs=1),)))
+    with pytest.raises(UsageError, match="max_shift = 4;"):  # not pixels
+        _run(_request(tmp_path, recipes=(replace(endless, max_shift=4.0, epochs=1),)))
 
 
 def test_a_recipe_from_toml(tmp_path: Path) -> None:

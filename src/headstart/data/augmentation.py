@@ -12,9 +12,7 @@ import numpy.typing as npt
 import torch
 
 from headstart.data.transfer import to_device
-from headstart.records import Augmentation, Booleans, Images
-
-_SHIFT_DIVISOR = 8  # 4 pixels at 32, as in He et al. 2016, "Deep residual learning", section 4.2 (zero padding there)
+from headstart.records import USUAL_SHIFT, Augmentation, Booleans, Images
 
 _SMALLEST_AREA = 0.6
 """Share of the image that a crop keeps at least; an ImageNet crop's 0.08 loses the object of a small image. Measured with the
@@ -26,18 +24,23 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def augment(
-    images: torch.Tensor, kind: Augmentation, rng: np.random.Generator, mirrored: Booleans | None = None
+    images: torch.Tensor,
+    kind: Augmentation,
+    rng: np.random.Generator,
+    mirrored: Booleans | None = None,
+    max_shift: float = USUAL_SHIFT,
 ) -> torch.Tensor:
     """Augment a batch.
 
     Args:
         images: `(B, C, H, W)`, any type of number, on any device. It is not changed.
-        kind: `none` returns the batch itself; `shift` moves each image by up to an eighth of its side (at least one
-            pixel), filling by reflection; `shift-flip` also mirrors each image left to right with probability one half,
+        kind: `none` returns the batch itself; `shift` moves each image by up to `max_shift` (at least one pixel),
+            filling by reflection; `shift-flip` also mirrors each image left to right with probability one half,
             `shift-alternate` those that `mirrored` names.
         rng: the only source of randomness. It stays on the CPU, so that every device sees the same draws.
         mirrored: `(B,) bool`, for `shift-alternate` (Jordan 2024, "94% on CIFAR-10 ...", section 3.6: an image seen once in
             each direction teaches more than one seen twice in the same).
+        max_shift: share of the side.
 
     Returns:
         `(B, C, H, W)` of the same type, channels last in memory.
@@ -45,7 +48,7 @@ def augment(
     if kind == "none":
         return images
     count, channels, height, width = images.shape
-    shifts = _shifts(height, count, rng), _shifts(width, count, rng)
+    shifts = _shifts(height, max_shift, count, rng), _shifts(width, max_shift, count, rng)
     if kind == "shift-flip":
         mirrored = rng.random(count) < 0.5
     elif mirrored is None:
@@ -187,9 +190,9 @@ def _colour_maps(count: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.f
     return contrast, mixing * brightness[:, None, None]
 
 
-def _shifts(length: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def _shifts(length: int, share: float, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """`(count,) int64`: by how many pixels each image moves."""
-    most = min(max(1, length // _SHIFT_DIVISOR), length - 1)
+    most = min(max(1, int(length * share + 1e-9)), length - 1)
     return rng.integers(-most, most + 1, size=count)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.errors import RunError, UsageError
-from headstart.files import release_pages
+from headstart.files import read_rows
 from headstart.models.backbones import (
     Backbone,
     build_backbone,
@@ -139,8 +139,7 @@ def _train_probe(bench: Bench, recipe: Recipe, backbone: Backbone | None, seed: 
     head_weight, head_bias = weight.numpy(), bias.numpy()
 
     def logits(part: npt.NDArray[np.int64]) -> Logits:
-        rows: Logits = np.asarray(features.values[part], np.float32) @ head_weight.T + head_bias
-        release_pages(features.values)
+        rows: Logits = np.asarray(read_rows(features.values, part), np.float32) @ head_weight.T + head_bias
         return rows
 
     return Trained(
@@ -289,7 +288,8 @@ def _calibrate_batch_norm(bench: Bench, recipe: Recipe, module: nn.Module) -> No
         layer.train()
     with torch.no_grad():
         for first in range(0, len(part), 64):
-            module(apply_preprocessing(bench.images.images[part[first : first + 64]], _preprocessing(recipe)))
+            some = read_rows(bench.images.images, part[first : first + 64])
+            module(apply_preprocessing(some, _preprocessing(recipe)))
     module.eval()
 
 
@@ -313,8 +313,7 @@ def _share_of_training(bench: Bench) -> float:
 def _fit_convex(bench: Bench, features: npt.NDArray[np.floating]) -> LinearHead:
     bench.reporter.stage("head", 1)
     labels, split = bench.images.labels, bench.split
-    train, val = (np.asarray(features[part], np.float32) for part in (split.train, split.val))
-    release_pages(features)  # what is needed of them has been copied
+    train, val = (np.asarray(read_rows(features, part), np.float32) for part in (split.train, split.val))
     classes = len(bench.images.class_names)
     head = fit_probe(train, labels[split.train], val, labels[split.val], classes, overwrite_train=True)
     bench.reporter.advance(1)
@@ -339,7 +338,9 @@ def _classifier(
 
 def _image_batches(bench: Bench, recipe: Recipe, part: npt.NDArray[np.int64]) -> ImageBatches:
     images, labels = bench.images.images, bench.images.labels
-    return ImageBatches(images, labels, part, _preprocessing(recipe), recipe.augmentation, bench.device)
+    return ImageBatches(
+        images, labels, part, _preprocessing(recipe), recipe.augmentation, bench.device, recipe.max_shift
+    )
 
 
 def _array_batches(bench: Bench, values: npt.NDArray[np.floating], part: npt.NDArray[np.int64]) -> ArrayBatches:
@@ -357,7 +358,7 @@ def _array_logits(bench: Bench, activations: Features, network: nn.Module) -> Ca
 def _some_training_images(bench: Bench, recipe: Recipe, count: int) -> torch.Tensor:
     """Evenly spaced training images, prepared: at least `count` of them where there are as many, fewer than twice as many."""
     part = bench.split.train[:: max(len(bench.split.train) // count, 1)]
-    return apply_preprocessing(bench.images.images[part], _preprocessing(recipe))
+    return apply_preprocessing(read_rows(bench.images.images, part), _preprocessing(recipe))
 
 
 def _example(bench: Bench, recipe: Recipe) -> torch.Tensor:

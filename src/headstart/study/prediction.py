@@ -11,6 +11,7 @@ from torch import nn
 
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.data.splits import JUDGED_TRAIN_IMAGES
+from headstart.files import read_rows
 from headstart.models.backbones import Backbone, build_random_backbone, seeded_torch, split_for_fine_tuning
 from headstart.models.cost import complexity
 from headstart.models.network import BackboneClassifier, build_network, classifier_spec, freeze_batch_norm
@@ -94,7 +95,7 @@ def predict_seconds(
         # Random features are drawn anew for each seed; a gradient head costs little beside the features.
         per_epoch = _steps(split, recipe.batch_size) * 3e-4 if recipe.head == "gradient" else 0.0
         return PredictedCost(extraction, probe if recipe.head == "convex" else 0.0, per_epoch)
-    inputs = apply_preprocessing(images.images[some], recipe.preprocessing).to(device)
+    inputs = apply_preprocessing(read_rows(images.images, some), recipe.preprocessing).to(device)
     cut = split_for_fine_tuning(module, inputs[:2]) if recipe.unfreeze == "last" else None
     if cut is None:
         spec = classifier_spec(recipe.preprocessing.input_size, classes, backbone, recipe)
@@ -181,7 +182,9 @@ def _speed_up(module: nn.Module, input_size: int) -> float:
 def augmented(images: ImageSet, part: Indices, recipe: Recipe, device: torch.device) -> Callable[[], torch.Tensor]:
     """A function that prepares these images as a step of the recipe's training does, augmentation included."""
     assert recipe.preprocessing is not None
-    batches = ImageBatches(images.images, images.labels, part, recipe.preprocessing, recipe.augmentation, device)
+    batches = ImageBatches(
+        images.images, images.labels, part, recipe.preprocessing, recipe.augmentation, device, recipe.max_shift
+    )
     batches.begin_epoch(1, 0)
     rng, positions = generator(0, "timing"), np.arange(len(part))
     return lambda: batches.inputs(positions, rng).to(device)

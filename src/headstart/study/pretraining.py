@@ -215,10 +215,13 @@ def _train(material: Material, recipe: Recipe, observer: Observer) -> _Trained:
         network, criterion = _taught(material, recipe, network, features)
         teacher_seconds = features.seconds
     network = network.to(device).to(memory_format=torch.channels_last)
+    pixels, labels, preprocessing = images.images, images.labels, recipe.preprocessing
+    train = ImageBatches(pixels, labels, split.train, preprocessing, recipe.augmentation, device, recipe.max_shift)
+    val = ImageBatches(pixels, labels, split.val, preprocessing, device=device)
     fitted = train_network(
         network,
-        ImageBatches(images.images, images.labels, split.train, recipe.preprocessing, recipe.augmentation, device),
-        ImageBatches(images.images, images.labels, split.val, recipe.preprocessing, device=device),
+        train,
+        val,
         recipe,
         request.seed,
         device=device,

@@ -71,13 +71,17 @@ def require_possible(recipe: Recipe, images: ImageSet, backbone: Backbone | None
     Raises:
         UsageError: the backbone takes one size only, and another is asked for.
         UsageError: it trains by epochs, and neither it nor the user says how many.
-        UsageError: its momentum is no share.
+        UsageError: its momentum or its largest shift is no share.
     """
     if trains_by_epochs(recipe) and not overrides.epochs:
         _require_epochs(recipe)
     if not 0 <= recipe.momentum < 1:
         raise UsageError(
             f"The recipe {recipe.name!r} has momentum = {recipe.momentum:g}; it is at least 0 and below 1."
+        )
+    if not 0 < recipe.max_shift < 1:
+        raise UsageError(
+            f"The recipe {recipe.name!r} has max_shift = {recipe.max_shift:g}; it is a share of the image's side, above 0 and below 1."
         )
     if backbone is not None and backbone.fixed_size:
         size = _wanted_size(recipe, overrides)

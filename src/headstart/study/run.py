@@ -1,5 +1,6 @@
 """Running a study: data, recipes and plan come together; what is not yet done is run, what is done is read back."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from headstart.records import (
     Recipe,
     Split,
     TrialResult,
+    lasting_settings,
     trial_identity,
 )
 from headstart.study.checks import require, training_checks
@@ -242,12 +244,18 @@ def _request_record(
     weights = {recipe.name: backbone.weights_sha256 for recipe, backbone in usable if backbone is not None}
     record: dict[str, Any] = {
         "data": images.fingerprint,
-        "recipes": [recipe_to_json(recipe) for recipe in recipes],
+        "recipes": [recipe_asked_for(recipe) for recipe in recipes],
         "weights": weights,
         "callbacks": list(callbacks),
     }
     left_out = {"data", "recipes", "backbones", "weights_dir", "name", "runs", "tensorboard"}
     return record | {key: value for key, value in asdict(request).items() if key not in left_out}
+
+
+def recipe_asked_for(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides a request, as it comes back from a JSON file; its order of keys is the recipe's."""
+    asked: dict[str, Any] = json.loads(json.dumps(lasting_settings(recipe)))
+    return asked
 
 
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:

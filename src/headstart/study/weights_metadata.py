@@ -13,7 +13,7 @@ from headstart.models.backbones import Backbone
 from headstart.models.cost import complexity
 from headstart.models.network import BackboneClassifier
 from headstart.models.weights import hash_of_state, read_weights_file
-from headstart.records import ImageSet, Recipe
+from headstart.records import ImageSet, Recipe, lasting_settings
 from headstart.study.pretraining_plan import epochs_in_words, pretraining_identity
 from headstart.study.pretraining_request import Material, teacher_preprocessing
 from headstart.training.batches import ImageBatches
@@ -34,7 +34,7 @@ def weights_metadata(material: Material, recipe: Recipe, network: BackboneClassi
     """
     request, images, teacher = material.request, material.images, material.teacher
     taught = f", taught by {teacher.name} ({teacher.licence}; {teacher.pretraining})" if teacher else ""
-    settings = {name: value for name, value in asdict(recipe).items() if name not in _NOT_SETTINGS}
+    settings = {name: value for name, value in lasting_settings(recipe).items() if name not in _NOT_SETTINGS}
     metadata = {
         "license": request.licence or f"that of its training images ({request.title or images.name})",
         "pretraining": f"{trained_on(material)} at {request.input_size}x{request.input_size}, "

@@ -14,7 +14,7 @@ import torch
 from headstart.data.augmentation import augment, random_crops
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.randomness import generator
-from headstart.records import Augmentation, Booleans, Images, Indices, Labels, Preprocessing
+from headstart.records import USUAL_SHIFT, Augmentation, Booleans, Images, Indices, Labels, Preprocessing
 from headstart.training.rows import Rows
 
 _HOST = torch.device("cpu")
@@ -45,6 +45,7 @@ class ImageBatches:
         preprocessing: the same object for every part.
         augmentation: drawn anew whenever a generator is given.
         device: where the batches are prepared; a GPU keeps the pixels if they fit (`Rows`).
+        max_shift: by which share of its side the augmentation moves an image at most, where it moves any.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class ImageBatches:
         preprocessing: Preprocessing,
         augmentation: Augmentation = "none",
         device: torch.device = _HOST,
+        max_shift: float = USUAL_SHIFT,
     ) -> None:
         self._rows = Rows(images, indices, device)
         self._preprocessing = preprocessing
         self._augmentation = augmentation
+        self._max_shift = max_shift
         self.labels = labels[indices]
         self.seconds = 0.0
         self._mirrored: Booleans | None = None
@@ -77,7 +80,8 @@ class ImageBatches:
             pixels = random_crops(pixels, size, rng, mirror=self._augmentation == "crop-flip")
         elif rng is not None and self._augmentation != "none":
             mirrored = None if self._mirrored is None else self._mirrored[positions]
-            moved = augment(torch.as_tensor(pixels).permute(0, 3, 1, 2), self._augmentation, rng, mirrored)
+            channels_first = torch.as_tensor(pixels).permute(0, 3, 1, 2)
+            moved = augment(channels_first, self._augmentation, rng, mirrored, self._max_shift)
             pixels = moved.permute(0, 2, 3, 1)
         prepared = apply_preprocessing(pixels, self._preprocessing)
         self.seconds += time.perf_counter() - started
