@@ -19,6 +19,7 @@ from headstart.data.sources import load_images
 from headstart.data.splits import make_split
 from headstart.diagnosing import _image_set
 from headstart.diagnosis import examine as examining
+from headstart.diagnosis import look as looking
 from headstart.diagnosis.arrival import measure_arrival, sample_images
 from headstart.diagnosis.examine import examine
 from headstart.diagnosis.look_network import look_at_network
@@ -167,15 +168,15 @@ def test_a_network_without_a_curve_answers_to_its_training_images_once_more(
     images = load_images("digits", limit=500)
     split = replace(make_split(images)[0], origin=origin)  # type: ignore[arg-type]
     monkeypatch.setattr(
-        examining, "own_predictions", lambda subject, images, part: np.eye(10, dtype=np.float32)[images.labels[part]]
+        looking, "own_predictions", lambda subject, images, part: np.eye(10, dtype=np.float32)[images.labels[part]]
     )
     labels = images.labels[split.test]
     said = np.where(np.arange(len(labels)) < right * len(labels), labels, (labels + 1) % 10)
     subject: Any = SimpleNamespace(recipe=None)
-    found = examining._own_gap(subject, np.eye(10, dtype=np.float32)[said], images, split)
+    found = looking._own_gap(subject, np.eye(10, dtype=np.float32)[said], images, split)
     assert (found.cause, found.status) == (22, status)
     assert status == "could-not-look" or found.values["train"] == 1.0
-    assert examining._own_gap(subject, None, images, split).status == "could-not-look"
+    assert looking._own_gap(subject, None, images, split).status == "could-not-look"
 
 
 def test_a_gap_on_a_handful_of_images_is_none_yet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,10 +187,10 @@ def test_a_gap_on_a_handful_of_images_is_none_yet(monkeypatch: pytest.MonkeyPatc
     def nine_in_ten(subject: object, images: Any, part: Any) -> Any:
         return np.eye(10, dtype=np.float32)[(images.labels[part] + (np.arange(len(part)) % 10 == 0)) % 10]
 
-    monkeypatch.setattr(examining, "own_predictions", nine_in_ten)
+    monkeypatch.setattr(looking, "own_predictions", nine_in_ten)
     said = np.eye(10, dtype=np.float32)[(images.labels[split.test] + np.array([1, 0, 0, 0])) % 10]
     subject: Any = SimpleNamespace(recipe=None)
-    found = examining._own_gap(subject, said, images, split)
+    found = looking._own_gap(subject, said, images, split)
     assert (found.status, found.code, found.values["val"]) == ("could-not-look", "gap-unclear", 0.75)
 
 
@@ -334,7 +335,7 @@ def test_a_network_of_another_pretraining_is_not_said_to_lack_its_weights() -> N
     subject = subject_of_module(module, unit, IMAGES, 10, name="mine")
     assert subject.published is None
     clean = torch.rand(8, 3, 32, 32, generator=generator)
-    weights = next(one for one in look_at_network(subject, clean) if one.cause == 13)
+    weights = next(one for one in look_at_network(subject, clean, IMAGES) if one.cause == 13)
     assert (weights.status, weights.code) == ("could-not-look", "no-published-weights")
     # One that was never loaded is as new: that is still seen.
     fresh = bundled_backbone()

@@ -1,6 +1,7 @@
 """A repaired recipe is written only where it says exactly what was measured; elsewhere there is none."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ def examined(
     left_in: frozenset[int] = frozenset(),
     standardised: Standardised = "none",
     order: str = "seen",
+    crop: float = 1.0,
 ) -> Examination:
     """An examination with these causes proved and those no more than suspected."""
     findings = tuple(
@@ -44,7 +46,8 @@ def examined(
     )
     unused: Any = None
     factors = tuple(sorted(proved | left_in))
-    remade = Remade(unused, unused, factors, {}, np.arange(0), Repairs(Preprocessing(32), standardised))
+    arrival: Any = SimpleNamespace(crop=crop)
+    remade = Remade(arrival, unused, factors, {}, np.arange(0), Repairs(Preprocessing(32), standardised))
     return Examination(findings, remade, None, 0.0, 0.0)
 
 
@@ -71,6 +74,7 @@ def test_the_published_weights_behind_repaired_pixels_are_a_recipe() -> None:
     [
         examined({10}),
         examined({3}, standardised="image"),
+        examined({3}, crop=0.875),
         examined({3}, order="colour-thrown-away"),
         examined({3}, left_in=frozenset({2})),
         examined({3}, left_in=frozenset({8})),

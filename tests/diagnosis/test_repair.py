@@ -13,8 +13,9 @@ from torch import nn
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.diagnosis.arrival import measure_arrival, sample_images
 from headstart.diagnosis.pipeline import _in_gray
-from headstart.diagnosis.repair import code_lines, gray_channels, keras_lines
+from headstart.diagnosis.repair_lines import Own, code_lines, gray_channels, keras_lines
 from headstart.diagnosis.subject import subject_of_module
+from headstart.models.backbones import find_backbone
 from headstart.records import Preprocessing
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
@@ -39,12 +40,61 @@ def test_the_written_preprocessing_is_the_measured_one(contract: Preprocessing) 
 def test_the_written_optimizer_holds_a_head_beside_the_network_and_can_be_run() -> None:
     contract = Preprocessing(32)
     alone = code_lines([12], contract, published=None)
-    both = code_lines([12], contract, published=None, own_head=True)
+    both = code_lines([12], contract, published=None, own=Own(head_apart=True))
     names: dict[str, Any] = {"model": nn.Linear(2, 2), "head": nn.Linear(2, 3)}
     exec(both, names)
     assert sum(len(group["params"]) for group in names["optimizer"].param_groups) == 4
     exec(alone, names)
     assert sum(len(group["params"]) for group in names["optimizer"].param_groups) == 2
+
+
+def test_the_written_lines_rename_the_classes_that_are_predicted() -> None:
+    names: dict[str, Any] = {"predicted": torch.tensor([0, 0, 2, 1])}
+    exec(code_lines([15], None, meant=[2, 0, 1]), names)
+    assert names["named"].tolist() == [2, 2, 1, 0]
+    of_network, kept = (code_lines([15], None, own=Own(kept_order=one), meant=[1, 0]) for one in (False, True))
+    assert "the network gives" in of_network
+    assert "you kept" in kept  # the network's own answers have nothing to be renamed
+    assert code_lines([15], None, meant=range(5000)) == ""  # nobody reads so many numbers
+
+
+def test_the_written_split_keeps_equal_images_on_one_side() -> None:
+    images = np.repeat(np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3), np.uint8), 2, axis=0)
+    names: dict[str, Any] = {"images": images}
+    exec(code_lines([16], None), names)
+    assert sorted([*names["train"], *names["test"]]) == list(range(100))
+    assert not {place // 2 for place in names["train"]} & {place // 2 for place in names["test"]}
+
+
+def test_the_written_statistics_of_batch_norm_are_those_of_the_images_given() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3)).train()
+    batches = list(torch.randn(4, 8, 3, 5, 5, generator=torch.Generator().manual_seed(0)) * 2 + 3)
+    exec(code_lines([10], None), {"model": model, "train_batches": batches})
+    assert not model.training
+    norm = model[0]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    torch.testing.assert_close(norm.running_mean, torch.stack(batches).mean((0, 1, 3, 4)))
+
+
+def test_the_written_rates_are_small_for_the_network_and_larger_for_its_head() -> None:
+    names: dict[str, Any] = {"model": nn.Linear(2, 2), "head": nn.Linear(2, 3)}
+    exec(code_lines([11], None), names)
+    head, network = names["optimizer"].param_groups
+    assert network["lr"] < head["lr"] / 10
+    assert "trainable = True" in keras_lines([11], Preprocessing(32))
+    frozen = code_lines([11], None, frozen=True)
+    exec(frozen, names)
+    assert not any(parameter.requires_grad for parameter in names["model"].parameters())
+    assert "trainable = False" in keras_lines([11], Preprocessing(32), frozen=True)
+    both = code_lines([11, 12], None)
+    assert both.count("optimizer =") == 1
+
+
+def test_the_written_repair_of_somebody_s_fine_tuning_begins_with_the_published_weights() -> None:
+    published = find_backbone("small32_s")
+    assert "load_state_dict" in code_lines([11], None, published, own=Own(classifier="1"))
+    assert "load_state_dict" not in code_lines([11], None, published)  # a recipe of ours does so anyway
 
 
 def test_the_lines_of_keras_scale_pixels_as_the_contract_does(monkeypatch: pytest.MonkeyPatch) -> None:

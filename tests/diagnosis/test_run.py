@@ -1,6 +1,8 @@
 """Diagnoses of recipes and of runs: with the weights that were used, through a diverged training, without touching another's folder."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,13 +13,15 @@ from safetensors.torch import load_file
 import headstart
 from headstart.data.sources import load_images
 from headstart.data.splits import make_split
+from headstart.diagnosis.both_trials import Training, _tuned_or_frozen
+from headstart.diagnosis.judging import accuracy_on_val
 from headstart.diagnosis.own_folder import own_request, require_own_folder
 from headstart.diagnosis.subject import Evidence, Kept
 from headstart.errors import UsageError, WeightsError
 from headstart.files import read_json
 from headstart.models.backbones import find_backbone
 from headstart.models.weights import write_weights_file
-from headstart.records import Preprocessing, Recipe
+from headstart.records import Preprocessing, Recipe, TrialResult
 from headstart.study.presets import read_recipe
 from tests.models.factory import bundled_backbone
 
@@ -100,6 +104,60 @@ def test_a_training_that_diverges_ends_in_a_verdict_about_the_frozen_features(tm
         Recipe("x", "probe").learning_rate,
     )
     assert "training diverged" in (found.folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_fine_tuning_that_did_damage_is_repaired_by_a_smaller_rate_or_by_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours keeps its best epoch, the probe at its start among them, so that its damage is made up here."""
+    trial = Training.trial
+
+    def damaged(training: Training, recipe: Recipe) -> TrialResult:
+        result = trial(training, recipe)
+        return replace(result, test_logits=-result.test_logits) if recipe.name == "rough" else result
+
+    monkeypatch.setattr(Training, "trial", damaged)
+    rough = Recipe(
+        "rough",
+        "finetune",
+        backbone="small32_s",
+        unfreeze="all",
+        epochs=1,
+        batch_size=32,
+        optimizer="adamw",
+        learning_rate=1e-3,
+        preprocessing=SMALL.preprocessing,
+    )
+    found = headstart.diagnose("digits", recipe=rough, limit=400, runs=tmp_path, language="en")
+    causes = {cause["id"]: cause for cause in found.causes}
+    assert (causes[11]["status"], causes[11]["evidence"]["code"]) == ("proved", "below-probe")
+    assert 11 in [step["cause"] for step in found.record["waterfall"]]
+    assert found.record["accuracy"]["repaired"] > 0.8 > found.record["accuracy"]["failing"]
+    repaired = read_recipe(found.folder / "repaired.toml")
+    tuned = repaired.kind == "finetune"
+    assert repaired.learning_rate == (1e-4 if tuned else Recipe("any", "probe").learning_rate)
+    change = next(change for change in found.record["repair"]["changes"] if change["cause"] == 11)
+    assert change["code"] == ("lower-rate" if tuned else "freeze")
+    assert ('"lr": 1e-5' in found.record["repair"]["code"]) == tuned
+    trials = found.record["study"]["trials"]
+    assert len(set(trials)) == len(trials)
+
+
+def test_the_repaired_fine_tuning_is_the_better_one_on_val(tmp_path: Path) -> None:
+    """Test has no part in it."""
+    tuned = Recipe("mine-repaired", "finetune", backbone="small32_s", epochs=1, preprocessing=Preprocessing(8))
+    labels = np.arange(10)
+
+    def result(right: int) -> Any:
+        logits = np.eye(10, dtype=np.float32)[np.where(labels < right, labels, (labels + 1) % 10)]
+        return SimpleNamespace(val_logits=logits, val_labels=labels)
+
+    for right, probe, chosen in ((8, 7, "finetune"), (7, 7, "finetune"), (6, 7, "probe"), (None, 7, "probe")):
+        training: Any = SimpleNamespace(trial=lambda recipe, probe=probe: result(probe))
+        ours = None if right is None else result(right)
+        recipe, taken = _tuned_or_frozen(training, tuned, ours)
+        assert recipe.kind == chosen
+        assert accuracy_on_val(taken) == max(right or 0, probe) / 10
 
 
 def test_diagnoses_leave_one_another_alone(tmp_path: Path) -> None:

@@ -132,12 +132,28 @@ def test_what_was_cleared_and_what_could_not_be_looked_at_are_complete() -> None
         record = build()
         document = build_diagnosis_document(record, "en")
         listed = [
-            len(block.rows)
+            sum(len(plain_text(row[0]).split("; ")) for row in block.rows)
             for anchor in ("causes", "cleared", "not-looked-at")
             for block in _section(document, anchor)
             if isinstance(block, Table)
         ]
         assert sum(listed) == len(record["causes"]) == len({cause["id"] for cause in record["causes"]}) == 23
+
+
+def test_causes_that_one_sentence_clears_stand_in_one_row() -> None:
+    record = classroom_diagnosis()
+    cleared = [cause for cause in record["causes"] if cause["status"] == "cleared"]
+    for cause in cleared[:3]:
+        cause.update(evidence={"code": "by-construction", "values": {}}, points=None)
+    tables = [
+        block for block in _section(build_diagnosis_document(record, "en"), "cleared") if isinstance(block, Table)
+    ]
+    assert len(tables[0].rows) == len(cleared) - 2
+    together = next(
+        row for row in tables[0].rows if plain_text(row[1]).startswith("A recipe of headstart cannot have it")
+    )
+    names = [Texts("en").named("diagnosis_cause", cause["name"]) for cause in cleared[:3]]
+    assert plain_text(together[0]) == "; ".join(names)
 
 
 def test_a_suspicion_that_was_tried_and_cleared_says_what_its_repair_brought() -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from headstart.analysis.diagnosis import Finding
 from headstart.diagnosis.examination import Examination
 from headstart.diagnosis.judging import (
+    RATE,
     SEED,
     Judged,
+    accuracy_on_val,
     as_probe,
     judge_trial,
     with_divergence,
@@ -117,7 +119,12 @@ def _repaired_beside(
         try:
             second = training.trial(cured)
         except DivergedError:
-            examination = examination.with_findings([Finding(11, "suspected", "repaired-diverged", {}, apart=True)])
+            if RATE not in proved:
+                examination = examination.with_findings(
+                    [Finding(RATE, "suspected", "repaired-diverged", {}, apart=True)]
+                )
+    if RATE in proved:
+        cured, second = _tuned_or_frozen(training, cured, second)
     if second is not None:
         recipe = cured.with_changes(backbone=findable_name(training.backbone, training.weights_dir))
     better = judge_trial(second, split) if second is not None else judged
@@ -127,6 +134,21 @@ def _repaired_beside(
         examination = with_scratch(examination, scratch, second or first, len(images.class_names))
     changed = second is not None or 16 in proved
     return BothTrials(failing, examination, judged, better if changed else None, recipe, time.perf_counter() - started)
+
+
+def _tuned_or_frozen(training: Training, cured: Recipe, tuned: TrialResult | None) -> tuple[Recipe, TrialResult]:
+    """A fine-tuning with a smaller rate, or its head alone on the frozen network where that is right on more of the val images.
+
+    Args:
+        training: what the trials share.
+        cured: the fine-tuning.
+        tuned: its trial, unless it diverged.
+    """
+    frozen = as_probe(cured)
+    probe = training.trial(frozen)
+    if tuned is not None and accuracy_on_val(tuned) >= accuracy_on_val(probe):
+        return cured, tuned
+    return frozen, probe
 
 
 def _apart_from_recipes(examination: Examination) -> Examination:

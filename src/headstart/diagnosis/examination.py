@@ -8,6 +8,7 @@ from headstart.analysis.statistics import Estimate
 from headstart.diagnosis.arrival import Arrival
 from headstart.diagnosis.pipeline import Pipeline, Repairs
 from headstart.diagnosis.prove import MeasuredCell
+from headstart.diagnosis.prove_predictions import Classes
 from headstart.records import Booleans, Indices, Logits
 
 
@@ -43,8 +44,9 @@ class Examination:
 
     `remade` is the pipeline; `None` where only its predictions are there. `predictions` are the network's own, on
     test. `relabelled` says which of them are right, `(1, n) bool`, once the order of the classes is repaired that was proved to be
-    another (15); `None` where it was not. `tuned` says that the network itself was trained further than its pretraining,
-    and not only its head, as far as that can be seen.
+    another (15); `None` where it was not. `meant` is what each predicted class means, `(C,) int64`, where that is proved, whether of
+    the network's own predictions or of those that its owner kept. `tuned` says that the network itself was trained further than its
+    pretraining, and not only its head, as far as that can be seen.
     """
 
     findings: tuple[Finding, ...]
@@ -55,6 +57,7 @@ class Examination:
     found_interactions: tuple[Interaction, ...] = ()
     controls: tuple[Control, ...] = ()
     relabelled: Booleans | None = None
+    meant: Classes | None = None
     tuned: bool = False
 
     @property

@@ -23,7 +23,7 @@ from headstart.diagnosis.look_training import (
     on_test,
     predicted_classes,
 )
-from headstart.diagnosis.prove_predictions import Classes, beside_curve, prove_order, trained_on, twins
+from headstart.diagnosis.prove_predictions import Classes, beside_curve, meanings, prove_order, trained_on, twins
 from headstart.diagnosis.subject import Evidence
 from headstart.records import Booleans, ImageSet, Split
 
@@ -63,6 +63,9 @@ def examine_predictions(evidence: Evidence, images: ImageSet, split: Split) -> E
         look_seconds=time.perf_counter() - started,
         prove_seconds=0.0,
         relabelled=relabelled,
+        meant=None
+        if relabelled is None or predicted is None
+        else meanings(predicted, images.labels[split.test], classes),
     )
 
 

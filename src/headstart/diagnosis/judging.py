@@ -12,6 +12,7 @@ from headstart.diagnosis.arrival import UNDERSTOOD
 from headstart.diagnosis.examination import Control, Examination
 from headstart.diagnosis.look_head import HEAD_BEHIND, judge_head
 from headstart.diagnosis.look_history import History, look_at_history, measured_gap, val_shares
+from headstart.diagnosis.pipeline import network_before_tuning
 from headstart.diagnosis.probing import held_out
 from headstart.diagnosis.prove import stratified
 from headstart.diagnosis.prove_predictions import in_points, prove_duplicates, trained_on, twins
@@ -22,6 +23,9 @@ from headstart.study.kinds import Bench
 
 SEED = 0
 """Of the failing and the repaired trial."""
+
+RATE = 11
+"""The cause that a smaller learning rate repairs, or none at all."""
 
 _OF_THE_HEAD = {12, 21}  # causes that the head alone suffers from
 _MOST_LABELS, _MOST_JUDGED = 5000, 5000  # chosen: somebody's own network runs in PyTorch, image by image
@@ -63,6 +67,11 @@ def right_on_test(result: TrialResult) -> Booleans:
     return right
 
 
+def accuracy_on_val(result: TrialResult) -> float:
+    """The share of the val images that a trial got right."""
+    return float((result.val_logits.argmax(1) == result.val_labels).mean())
+
+
 def judge_failing(examination: Examination, images: ImageSet, split: Split) -> Judged:
     """The network's own predictions on test, where it has a head; otherwise the probe on its features."""
     if examination.predictions is not None:
@@ -82,8 +91,17 @@ def judge_curve(history: History) -> Judged:
     return Judged(Estimate(reached, reached, reached, "none"), np.zeros((1, 0), bool), 0, nobody, nobody)
 
 
-def judge_cell(examination: Examination, faults: Cell, images: ImageSet, split: Split) -> Judged:
-    """The probe on the features of a pipeline with these faults, on as many labels and test images as take seconds."""
+def judge_cell(
+    examination: Examination, faults: Cell, images: ImageSet, split: Split, *, before_tuning: bool = False
+) -> Judged:
+    """The probe on the features of a pipeline with these faults, on as many labels and test images as take seconds.
+
+    Args:
+        examination: with the pipeline.
+        faults: that are present.
+        images, split: the data.
+        before_tuning: whether the network is the published one, and not as it was trained further.
+    """
     train = stratified(images, split.train, _MOST_LABELS, "all labels")
     test = stratified(images, split.test, _MOST_JUDGED, "all judged")
     assert examination.remade is not None
@@ -92,6 +110,9 @@ def judge_cell(examination: Examination, faults: Cell, images: ImageSet, split: 
         examination.remade.arrival.fit < UNDERSTOOD
     ):  # nobody can make its pixels again: the network gets them from its owner
         features, judged = (own_features(pipeline.subject, images, part) for part in (train, test))
+    elif before_tuning:
+        module = network_before_tuning(pipeline.subject)
+        features, judged = (pipeline.features_through(module, faults, part) for part in (train, test))
     else:
         pipeline.expect([faults], len(train) + len(test))
         features, judged = (pipeline.features(faults, part, own_images=train) for part in (train, test))
@@ -102,13 +123,15 @@ def judge_cell(examination: Examination, faults: Cell, images: ImageSet, split: 
 def judge_repaired(examination: Examination, failing: Judged, images: ImageSet, split: Split) -> Judged | None:
     """Somebody's own network without the proved faults that its accuracy suffers from; `None` where there is none of these.
 
-    Faults of the pipeline and of the head: the probe on the repaired features. Only the order of its classes: its own predictions,
+    Faults of the pipeline and of the head: the probe on the repaired features. Fine-tuning that did damage (11): the same on those of
+    the published network. Only the order of its classes: its own predictions,
     relabelled. Where duplicates flatter it (16), without the test images that have a copy in train.
     """
     proved = {finding.cause for finding in examination.findings if finding.status == "proved" and not finding.apart}
     in_pipeline = proved & set(examination.factors)
-    if in_pipeline or proved & _OF_THE_HEAD:
-        repaired = judge_cell(examination, frozenset(examination.factors) - in_pipeline, images, split)
+    if in_pipeline or proved & _OF_THE_HEAD or RATE in proved:
+        left = frozenset(examination.factors) - in_pipeline
+        repaired = judge_cell(examination, left, images, split, before_tuning=RATE in proved)
     elif examination.relabelled is not None:
         repaired = _judged(examination.relabelled, failing.labels, failing.part, failing.trained)
     elif 16 in proved:
@@ -189,8 +212,7 @@ def with_training(
         status: Status = "proved" if proved else "cleared"
         code = "below-probe" if proved else "not-below-probe"
         seen = {"accuracy": values["head"], "probe": values["probe"]}
-        # Apart: the repaired recipe leaves the rate to its owner.
-        changed.append(Finding(11, status, code, seen, points if proved else None, apart=True))
+        changed.append(Finding(11, status, code, seen, points if proved else None))
     else:
         head = judge_head(better, values)
         changed += [_loss_curve(result), head]

@@ -1,4 +1,5 @@
-"""The trained head beside a convex one on the same test images (21), and whether the network's features have learned train by heart."""
+"""The trained head beside a convex one on the same test images (21), a fine-tuned network beside a head on what it was before (11), and
+whether a network's features have learned train by heart."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from headstart.analysis.statistics import Estimate, bootstrap_accuracy, gap_esti
 from headstart.diagnosis.arrival import Arrival, not_understood
 from headstart.diagnosis.examination import Control
 from headstart.diagnosis.look_history import History, val_shares
-from headstart.diagnosis.look_network import is_as_published
-from headstart.diagnosis.pipeline import Pipeline
+from headstart.diagnosis.look_network import has_layers_of_its_own, is_as_published
+from headstart.diagnosis.pipeline import Pipeline, network_before_tuning
 from headstart.diagnosis.probing import cross_fitted, held_out
 from headstart.diagnosis.prove import MeasuredCell, network_of_chance, stratified
 from headstart.diagnosis.prove_predictions import in_points
@@ -91,6 +92,50 @@ def look_at_head(
     finding = judge_head(behind, values)
     control = Control("convex-head", bootstrap_accuracy(probe.right[None]), bootstrap_accuracy(ours), finding.code)
     return finding, control, in_points(behind)
+
+
+def prove_fine_tuning(
+    finding: Finding,
+    own: Booleans | None,
+    probe: HeadProbe | None,
+    pipeline: Pipeline,
+    sample: Indices,
+    split: Split,
+) -> Finding:
+    """Cause 11: whether features are worth less than those of the published network, for a head on the same test images.
+
+    Both heads are convex, fitted on the sample, and get the pixels as they are, so that faults of these and of the network's own head
+    (21) are not counted here.
+
+    Args:
+        finding: what the training's curve shows of it.
+        own: `(1, n) bool`, which test images the network gets right; `None` where it has no head.
+        probe: a head on its features as they are.
+        pipeline: of a network whose published weights are known.
+        sample: `(n,) int64`, of train.
+        split: of the data.
+
+    Returns:
+        Proved where the head on the published network is better than that on the network as it is, and than the network's own
+        answers, for certain and by more than three points; its points are the smaller of the two. Cleared where the network is less
+        than six points worse for certain, no curve says otherwise, and it cannot know the test images. Else as it was, as it is in
+        training mode, and where layers of its own were trained between the published ones and the head.
+    """
+    subject, images = pipeline.subject, pipeline.images
+    if own is None or probe is None or subject.train_mode or has_layers_of_its_own(subject):
+        return finding
+    faults, before = frozenset(pipeline.factors), network_before_tuning(subject)
+    learned, judged = (pipeline.features_through(before, faults, part) for part in (sample, probe.part))
+    labels = images.labels
+    right = held_out(learned, labels[sample], judged, labels[probe.part], len(images.class_names))
+    ours = own[:, np.isin(split.test, probe.part)]
+    losses = [paired_difference(right[None], other) for other in (ours, probe.right[None])]
+    values = {"accuracy": round(float(ours.mean()), 4), "probe": round(float(right.mean()), 4)}
+    if all(loss.low > 0 and loss.mean > HEAD_BEHIND for loss in losses):
+        return Finding(11, "proved", "below-probe", values, in_points(min(losses, key=lambda loss: loss.mean)))
+    if finding.status == "could-not-look" and losses[0].high <= HEAD_CLEARED and split.origin != "drawn":
+        return Finding(11, "cleared", "not-below-probe", values)
+    return finding
 
 
 def judge_head(behind: Estimate, values: Mapping[str, float]) -> Finding:

@@ -1,14 +1,19 @@
 """Looking at the network: batch norm's mode and statistics, the weights, what the optimizer holds (causes 8, 9, 10, 12, 13)."""
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import nn
 
 from headstart.analysis.diagnosis import Finding
-from headstart.diagnosis.modules import copied, fed_at_first_convolution, norm_layers
+from headstart.diagnosis.modules import copied, fed_at_first_convolution, non_leaves, norm_layers, one_tensor
 from headstart.diagnosis.published import ALIKE, STATISTICS, close, cosine
 from headstart.diagnosis.subject import Subject
+from headstart.models.backbones import seeded_torch
+from headstart.records import Images
 
+_FEW_IMAGES = 4  # of which a gradient is computed
 _FEW = 0.05  # chosen: share of tensors that a conversion may round differently
 _ROUNDED = 5e-4
 """Chosen: one minus the cosine of a kernel with itself in numbers of eight bits is below it; a training that changes what a network
@@ -23,12 +28,13 @@ inverse. Fog, which costs 6 to 8 points, has 1.7 to 2.1; images that lose nothin
 _Norm = nn.modules.batchnorm._BatchNorm
 
 
-def look_at_network(subject: Subject, clean_inputs: torch.Tensor | None) -> list[Finding]:
+def look_at_network(subject: Subject, clean_inputs: torch.Tensor | None, example: Images) -> list[Finding]:
     """Inspect a subject's network.
 
     Args:
         subject: as it is run.
         clean_inputs: `(B, 3, H, W)`, real images as the first convolution should see them; `None` where nobody can say that.
+        example: `(B, S, S, 3) uint8`, of which a few go through the network as it is run.
 
     Returns:
         One finding for each of causes 8, 9, 10, 12 and 13.
@@ -37,7 +43,7 @@ def look_at_network(subject: Subject, clean_inputs: torch.Tensor | None) -> list
     buffers = _buffers(subject, weights)
     network = weights.status == "suspected" or buffers.status == "suspected"
     domain = Finding(10, "could-not-look", "statistics-unusable", {}) if network else _domain(subject, clean_inputs)
-    return [_mode(subject), buffers, domain, _optimizer(subject), weights]
+    return [_mode(subject), buffers, domain, _optimizer(subject, example), weights]
 
 
 def _mode(subject: Subject) -> Finding:
@@ -61,7 +67,10 @@ def _weights(subject: Subject) -> Finding:
     likeness = _likeness(subject)
     strange = [name for name, cosine_with in likeness.items() if cosine_with < ALIKE]
     if strange:
-        return Finding(13, "suspected", "weights-differ", {"tensors": len(strange), "total": len(likeness)})
+        # Where the others have moved, too, a training that went too far looks the same.
+        moved = [name for name, cosine_with in likeness.items() if ALIKE <= cosine_with < 1 - _ROUNDED]
+        like = (11,) if len(moved) > len(likeness) / 2 else ()
+        return Finding(13, "suspected", "weights-differ", {"tensors": len(strange), "total": len(likeness)}, like=like)
     return Finding(13, "cleared", "weights-as-published", {"total": len(likeness)})
 
 
@@ -118,20 +127,75 @@ def _domain(subject: Subject, clean_inputs: torch.Tensor | None) -> Finding:
     return Finding(10, "cleared", "statistics-near", values)
 
 
-def _optimizer(subject: Subject) -> Finding:
+def _optimizer(subject: Subject, example: Images) -> Finding:
     optimizer = subject.evidence.optimizer
     if optimizer is None:
         return Finding(12, "could-not-look", "no-optimizer", {})
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     parameters = [*subject.module.parameters(), *(subject.head.parameters() if subject.head else ())]
-    wanted = [parameter for parameter in parameters if parameter.requires_grad]
+    wanted = list({id(parameter): parameter for parameter in parameters if parameter.requires_grad}.values())
     missing = [parameter for parameter in wanted if id(parameter) not in held]
     if missing and _holds_head_alone(subject, held):
         # As linear probing has it, and as it is if the optimizer was made before the backbone was unfrozen: nobody can tell.
         return Finding(12, "suspected", "head-alone-trained", {"parameters": len(missing), "total": len(wanted)})
     if missing:
         return Finding(12, "suspected", "not-in-optimizer", {"parameters": len(missing), "total": len(wanted)})
+    unreached = _without_gradient(subject, example)
+    if unreached is None:
+        return Finding(12, "could-not-look", "gradient-not-computed", {"total": len(wanted)})
+    if unreached:
+        values = {"parameters": len(unreached), "total": len(wanted), "layer": unreached[0]}
+        return Finding(12, "suspected", "no-gradient", values)
     return Finding(12, "cleared", "optimizer-complete", {"total": len(wanted)})
+
+
+def _without_gradient(subject: Subject, example: Images) -> list[str] | None:
+    """Names of the parameters that are to train, in layers that run, and that no gradient reaches from the outputs; `None` where none
+    can be computed.
+
+    A copy runs, in training mode, where auxiliary outputs are there that prediction leaves out. Layers that the network leaves out
+    altogether (a classifier beside somebody's own head) are nobody's mistake.
+    """
+    parts = [subject.module] if subject.head is None else [subject.module, subject.head]
+    both = cast(nn.ModuleList, copied(nn.ModuleList(parts)).train())
+    ran: set[nn.Module] = set()
+    inputs = subject.prepare(example[:_FEW_IMAGES]).clone()
+    try:
+        for layer in both.modules():
+            layer.register_forward_hook(lambda one, *_: ran.add(one))
+        with seeded_torch(0), torch.enable_grad():  # dropout draws numbers
+            outputs = both[0](inputs)
+            answers = [outputs, one_tensor(outputs)]
+            if subject.head is not None:
+                answers.append(both[1](one_tensor(outputs)))
+            named = [
+                (name, parameter)
+                for path, layer in both.named_modules()
+                for name, parameter in layer.named_parameters(path, recurse=False)
+                if parameter.requires_grad and layer in ran
+            ]
+            found = non_leaves(answers)
+            if not found:
+                return [_own_name(name) for name, _ in named]
+            total = torch.stack([tensor.float().pow(2).sum() for tensor in found]).sum()
+            gradients = torch.autograd.grad(total, [parameter for _, parameter in named], allow_unused=True)
+    except Exception:  # noqa: BLE001 - somebody else's network may not be made to be trained as it is handed over
+        return None
+    return [_own_name(name) for (name, _), gradient in zip(named, gradients, strict=True) if gradient is None]
+
+
+def _own_name(name: str) -> str:
+    """A parameter's name in the network, or with `head.` before it in the head beside it."""
+    place, _, own = name.partition(".")
+    return own if place == "0" else f"head.{own}"
+
+
+def has_layers_of_its_own(subject: Subject) -> bool:
+    """Whether a network has parameters that the published one has not, but for its own last layer."""
+    layer = f"{subject.classifier}." if subject.classifier is not None else None
+    published = subject.published_tensors
+    others = [name for name, _ in subject.module.named_parameters() if name not in published]
+    return any(layer is None or not name.startswith(layer) for name in others)
 
 
 def is_fine_tuned(subject: Subject) -> bool:

@@ -127,7 +127,7 @@ def copied(module: nn.Module) -> nn.Module:
     computed = {
         id(tensor): tensor.detach().clone()
         for layer in module.modules()
-        for tensor in _computed(list(vars(layer).values()))
+        for tensor in non_leaves(list(vars(layer).values()))
     }
     try:
         return copy.deepcopy(module, computed)
@@ -138,12 +138,12 @@ def copied(module: nn.Module) -> nn.Module:
         ) from error
 
 
-def _computed(value: Any) -> list[torch.Tensor]:
+def non_leaves(value: Any) -> list[torch.Tensor]:
     """The tensors in a value, its lists, tuples and dictionaries that came out of a computation with gradients."""
     if isinstance(value, torch.Tensor):
         return [] if value.is_leaf else [value]
     inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return [tensor for one in inside for tensor in _computed(one)]
+    return [tensor for one in inside for tensor in non_leaves(one)]
 
 
 def norm_layers(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from headstart.diagnosis.examination import Examination
+from headstart.diagnosis.look_network import has_layers_of_its_own
 from headstart.diagnosis.published import STATISTICS, close
 from headstart.diagnosis.subject import Subject
 from headstart.errors import WeightsError
@@ -62,7 +63,7 @@ def recipe_of_subject(subject: Subject, examination: Examination, weights_dir: P
 
     Returns:
         `None` where the accuracy after the repair is of something that no recipe can say: weights or layers of one's own, batch-norm
-        statistics that were estimated anew (10), images standardised one by one or made gray, or a fault of the network that is no
+        statistics that were estimated anew (10), images cut out, standardised one by one or made gray, or a fault of the network that is no
         more than suspected and so was left in.
     """
     if subject.published is None or examination.remade is None:
@@ -71,7 +72,8 @@ def recipe_of_subject(subject: Subject, examination: Examination, weights_dir: P
     proved = {cause for cause, finding in found.items() if finding.status == "proved"}
     left_in = set(examination.factors) - proved
     repaired = examination.remade.repaired
-    own_pixels = repaired.standardised != "none" or found[5].code == "colour-thrown-away"
+    cut = examination.remade.arrival.crop != 1
+    own_pixels = cut or repaired.standardised != "none" or found[5].code == "colour-thrown-away"
     if 10 in proved or left_in & _NOT_IN_A_RECIPE or own_pixels or not _as_published(subject, proved):
         return None
     return Recipe(
@@ -86,9 +88,7 @@ def recipe_of_subject(subject: Subject, examination: Examination, weights_dir: P
 def _as_published(subject: Subject, proved: set[int]) -> bool:
     """Whether a network, repaired, has the published weights and no other layers before its features."""
     published, state = subject.published_tensors, subject.module.state_dict()
-    layer = f"{subject.classifier}." if subject.classifier is not None else None
-    others = [name for name, _ in subject.module.named_parameters() if name not in published]
-    if any(layer is None or not name.startswith(layer) for name in others):
+    if has_layers_of_its_own(subject):
         return False
-    restored = {name for name in published if 13 in proved or (9 in proved and name.endswith(STATISTICS))}
+    restored = {name for name in published if proved & {11, 13} or (9 in proved and name.endswith(STATISTICS))}
     return all(close(state[name], value) for name, value in published.items() if name not in restored)

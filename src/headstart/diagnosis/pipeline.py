@@ -305,6 +305,11 @@ def network_with(subject: Subject, cell: Cell, factors: Iterable[int]) -> nn.Mod
     return module.eval()
 
 
+def network_before_tuning(subject: Subject) -> nn.Module:
+    """The subject's network with all of its published weights, in evaluation mode."""
+    return network_with(subject, frozenset(), (13,))
+
+
 def random_network(module: nn.Module, seed: int, inputs: torch.Tensor) -> nn.Module:
     """The control: the same structure with weights drawn anew and its batch statistics from these inputs."""
     drawn = copied(module)

@@ -46,7 +46,7 @@ def prove_order(
     halves = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
     relabelled = np.zeros(len(labels), bool)
     for chosen_on, used_on in (halves, halves[::-1]):
-        meant = best_meanings(confusion_matrix(labels[chosen_on], predicted[chosen_on], classes))
+        meant = meanings(predicted[chosen_on], labels[chosen_on], classes)
         relabelled[used_on] = meant[predicted[used_on]] == labels[used_on]
     plain = predicted == labels
     found = judged(finding, in_points(paired_difference(relabelled[None], plain[None])))
@@ -58,6 +58,11 @@ def prove_order(
     code = "permutation-or-untrained" if untrained else "permutation-recovers"
     code = "permutation-by-chance" if found.status == "cleared" else code
     return replace(found, code=code, values=values), relabelled[None] if found.status == "proved" else None
+
+
+def meanings(predicted: Classes, labels: Labels, classes: int) -> Classes:
+    """What each predicted class means, `(C,) int64`, by all predictions: the relabelling that makes most of them right."""
+    return best_meanings(confusion_matrix(labels, predicted, classes))
 
 
 def prove_own_order(

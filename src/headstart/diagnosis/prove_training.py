@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from headstart.analysis.diagnosis import LEAST_POINTS, Finding, best_meanings, judged
-from headstart.analysis.metrics import confusion_matrix
+from headstart.analysis.diagnosis import LEAST_POINTS, Finding, judged
 from headstart.analysis.statistics import Estimate, paired_difference
 from headstart.diagnosis.look_network import head_parameters
 from headstart.diagnosis.look_training import TRAINED_IN_ANOTHER_ORDER, TRAINED_IN_ANOTHER_RANGE, middle_score
@@ -21,7 +20,7 @@ from headstart.diagnosis.pipeline import features_of
 from headstart.diagnosis.probing import held_out
 from headstart.diagnosis.prove import stratified
 from headstart.diagnosis.prove_loss import prove_loss
-from headstart.diagnosis.prove_predictions import Classes, in_points
+from headstart.diagnosis.prove_predictions import Classes, in_points, meanings
 from headstart.diagnosis.subject import Prepare, Subject
 from headstart.models.backbones import seeded_torch
 from headstart.randomness import generator
@@ -110,8 +109,7 @@ def prove_evidence(
         head, loss = replace(head, like=(loss.cause,)), replace(loss, like=(head.cause,))
     meant = None
     if predictions is not None and reordered:
-        labels = images.labels[split.test]
-        meant = best_meanings(confusion_matrix(labels, predictions.argmax(1), len(images.class_names)))
+        meant = meanings(predictions.argmax(1), images.labels[split.test], len(images.class_names))
     if known[6].code in (TRAINED_IN_ANOTHER_RANGE, TRAINED_IN_ANOTHER_ORDER):
         pixels = [known[cause] for cause in _OF_THE_PIXELS if cause in known]
         paths = prove_training_path(known[6], pixels, subject, images, split, predictions, meant)

@@ -10,7 +10,8 @@ from headstart.analysis.statistics import bootstrap_accuracy
 from headstart.diagnosis.examination import Examination
 from headstart.diagnosis.judging import Judged
 from headstart.diagnosis.probing import FOLDS
-from headstart.diagnosis.repair import code_lines, gray_channels, keras_lines, list_changes
+from headstart.diagnosis.repair import list_changes
+from headstart.diagnosis.repair_lines import Own, code_lines, gray_channels, keras_lines
 from headstart.diagnosis.subject import Kept, Subject
 from headstart.files import canonical_json, sha256_of_text
 from headstart.records import ImageSet, Recipe, Split
@@ -148,7 +149,7 @@ def make_record(
         "repaired_recipe": recipe_to_json(repaired_recipe) if repaired_recipe is not None else None,
         "repair": {
             "toml": "repaired.toml" if repaired_recipe is not None else None,
-            **_repair(subject, examination, proved),
+            **_repair(subject, examination, proved, repaired_recipe),
         },
         "seconds": {
             "look": round(examination.look_seconds, 2),
@@ -185,21 +186,35 @@ def _described(subject: Subject | Kept, examination: Examination) -> dict[str, A
     }
 
 
-def _repair(subject: Subject | Kept, examination: Examination, proved: list[Finding]) -> dict[str, Any]:
+def _repair(
+    subject: Subject | Kept, examination: Examination, proved: list[Finding], repaired: Recipe | None
+) -> dict[str, Any]:
     """What to change for the proved causes, and its lines of code."""
     causes = [finding.cause for finding in proved]
+    meant = None if examination.meant is None else examination.meant.tolist()
     if isinstance(subject, Kept) or examination.remade is None:
-        changes, lines, keras = list_changes(proved, None), "", ""
+        changes, lines, keras = list_changes(proved, None), code_lines(causes, None, meant=meant), ""
     else:
+        ours = subject.recipe is not None
         preprocessing, standardised = (
             examination.remade.repaired.preprocessing,
             examination.remade.repaired.standardised,
         )
-        changes = list_changes(proved, preprocessing, standardised)
-        own_head = subject.head is not None
-        gray = gray_channels(examination.remade.arrival)
-        lines = code_lines(causes, preprocessing, subject.published, standardised, own_head=own_head, gray=gray)
-        keras = keras_lines(causes, preprocessing, standardised) if subject.recipe is not None else ""
+        frozen = ours and repaired is not None and repaired.kind == "probe"
+        changes = list_changes(proved, preprocessing, standardised, ours=ours, frozen=frozen)
+        order = next((finding for finding in proved if finding.cause == 15), None)
+        own = Own(subject.head is not None, subject.classifier, kept_order=order is not None and order.apart)
+        lines = code_lines(
+            causes,
+            preprocessing,
+            subject.published,
+            standardised,
+            own=None if ours else own,
+            gray=gray_channels(examination.remade.arrival),
+            meant=meant,
+            frozen=frozen,
+        )
+        keras = keras_lines(causes, preprocessing, standardised, frozen=frozen) if ours else ""
     return {
         "changes": [{"cause": change.cause, "code": change.code, "values": dict(change.values)} for change in changes],
         "code": lines,

@@ -1,6 +1,5 @@
-"""The repair: the smallest change that takes away the proved causes, as a recipe and as the lines of PyTorch to change."""
+"""The repair: the smallest change that takes away the proved causes, in words and as a recipe."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,19 +7,11 @@ from typing import Any
 from headstart.analysis.diagnosis import Finding
 from headstart.diagnosis.arrival import Arrival, Standardised
 from headstart.diagnosis.look_pixels import suitable_size
-from headstart.models.backbones import Backbone, made_for_small_images
+from headstart.models.backbones import Backbone
 from headstart.records import Preprocessing, Recipe
 from headstart.study.resolving import interpolation_at
 
-_STANDARDISED = {
-    "image": "(image - image.mean()) / image.std()",
-    "channel": "(image - image.mean((-2, -1), keepdim=True)) / image.std((-2, -1), keepdim=True)",
-}
-
-_STANDARDISED_IN_KERAS = {
-    "image": "lambda images: (images - keras.ops.mean(images, (1, 2, 3), keepdims=True)) / keras.ops.std(images, (1, 2, 3), keepdims=True)",
-    "channel": "lambda images: (images - keras.ops.mean(images, (1, 2), keepdims=True)) / keras.ops.std(images, (1, 2), keepdims=True)",
-}
+_GENTLER = 10  # chosen: the smaller end of "ten to a hundred times smaller", which the catalogue's sources advise
 
 
 @dataclass(frozen=True)
@@ -62,11 +53,18 @@ def repaired_recipe(recipe: Recipe, preprocessing: Preprocessing, proved: Iterab
         changes |= {"preprocessing": preprocessing, "input_size": preprocessing.input_size}
     if 21 in causes:
         changes |= {"head": "convex"}
+    if 11 in causes:
+        changes |= {"learning_rate": recipe.learning_rate / _GENTLER}
     return recipe.with_changes(**changes)
 
 
 def list_changes(
-    proved: Iterable[Finding], preprocessing: Preprocessing | None, standardised: Standardised = "none"
+    proved: Iterable[Finding],
+    preprocessing: Preprocessing | None,
+    standardised: Standardised = "none",
+    *,
+    ours: bool = False,
+    frozen: bool = False,
 ) -> list[Change]:
     """What to change for each proved cause, in the order of their weight.
 
@@ -74,6 +72,8 @@ def list_changes(
         proved: the causes.
         preprocessing: how the pixels should arrive; `None` where no network is there, and none of their causes can be proved.
         standardised: whether each image is standardised first.
+        ours: whether it is a recipe of ours that is repaired.
+        frozen: whether its repair is a head on the frozen network.
     """
     size, smooth, contract = dict[str, Any](), dict[str, Any](), dict[str, Any]()
     if preprocessing is not None:
@@ -91,7 +91,7 @@ def list_changes(
         8: ("eval-mode", {}),
         9: ("restore-buffers", {}),
         10: ("re-estimate-batch-norm", {}),
-        11: ("lower-rate", {}),
+        11: (("freeze" if frozen else "lower-rate") if ours else "start-again", {}),
         12: ("rebuild-optimizer", {}),
         13: ("load-weights", {}),
         14: ("logits", {}),
@@ -106,115 +106,6 @@ def list_changes(
         23: ("small-stem", {}),
     }
     return [Change(finding.cause, *changes[finding.cause]) for finding in proved]
-
-
-def gray_channels(arrival: Arrival) -> int | None:
-    """How many equal channels a network that is fed in gray takes, 1 or 3; `None` where it is fed in colour."""
-    return arrival.channels if arrival.order == "gray" else None
-
-
-def code_lines(
-    causes: Iterable[int],
-    preprocessing: Preprocessing,
-    published: Backbone | None,
-    standardised: Standardised = "none",
-    *,
-    own_head: bool = False,
-    gray: int | None = None,
-) -> str:
-    """The lines of PyTorch that a user would write instead; empty where no line of code repairs it.
-
-    Args:
-        causes: the proved ones.
-        preprocessing, standardised: how the pixels should arrive.
-        published: the backbone, where it is known.
-        own_head: whether the head is a module beside the network.
-        gray: channels that the network takes, where it is fed in gray (`gray_channels`); `None` where it is fed in colour.
-    """
-    chosen = set(causes)
-    lines: list[str] = []
-    if chosen & {1, 2, 3, 4, 5, 7}:
-        size = preprocessing.input_size
-        channels = 3 if gray is None else gray
-        mean, std = (_rounded(values[:channels]) for values in (preprocessing.mean, preprocessing.std))
-        mode = {"nearest": "NEAREST_EXACT"}.get(preprocessing.interpolation, preprocessing.interpolation.upper())
-        lines += [
-            "from torchvision.transforms import InterpolationMode, v2",
-            "",
-            "# What should arrive at the first layer: leave out what your network does itself.",
-            "preprocess = v2.Compose([",
-            "    v2.ToImage(),  # RGB, 0..255",
-            *([f"    v2.Grayscale({gray}),"] if gray is not None else []),
-            f"    v2.Resize(({size}, {size}), interpolation=InterpolationMode.{mode}, antialias=True),",
-            *(["    v2.Lambda(lambda image: image.flip(-3)),  # BGR"] if preprocessing.channel_order == "BGR" else []),
-            "    v2.ToDtype(torch.float32, scale=True),  # 0..1, once",
-            f"    v2.Normalize(mean={mean}, std={std}),"
-            if standardised == "none"
-            else f"    v2.Lambda(lambda image: {_STANDARDISED[standardised]}),",
-            "])",
-        ]
-    if chosen & {9, 13} and published is not None:
-        small = made_for_small_images(published.architecture)
-        file = published.path.name if published.path else f"{published.architecture}.safetensors"
-        arguments = "".join(f", {name}={value!r}" for name, value in published.timm_arguments.items())
-        lines += [
-            "import timm",
-            "from safetensors.torch import load_file",
-            *(["import headstart.models.small32  # makes the architecture known to timm"] if small else []),
-            "",
-            f'model = timm.create_model("{published.architecture}", num_classes=0{arguments})',
-            "# strict: a missing key is an error",
-            f'model.load_state_dict(load_file("{file}"))',
-        ]
-    if chosen & {8, 9}:
-        lines.append(
-            "model.eval()  # before every epoch, after model.train() of the whole: frozen batch norm must not move"
-        )
-    if 21 in chosen:
-        lines.append(
-            "# train the head until its loss stands still, or fit it: sklearn.linear_model.LogisticRegression(max_iter=1000)"
-        )
-    if 12 in chosen:
-        trained = "[*model.parameters(), *head.parameters()]" if own_head else "model.parameters()"
-        lines.append(f"optimizer = torch.optim.AdamW([p for p in {trained} if p.requires_grad])  # after unfreezing")
-    if 14 in chosen:
-        lines.append("loss = torch.nn.CrossEntropyLoss()(logits, labels)  # logits, no softmax before it")
-    if lines and re.search(r"\btorch\.", "\n".join(line for line in lines if "import" not in line)):
-        lines.insert(0, "import torch")
-    return "\n".join(lines)
-
-
-def keras_lines(causes: Iterable[int], preprocessing: Preprocessing, standardised: Standardised = "none") -> str:
-    """The lines of Keras that a user would write instead; empty where no line of code repairs it.
-
-    Keras' `Normalization` gives `(x - mean) / sqrt(variance)`: with pixels 0..255 both are those of the contract times 255.
-    """
-    chosen = set(causes)
-    lines: list[str] = []
-    if chosen & {1, 2, 3, 4, 5, 7}:
-        size = preprocessing.input_size
-        mean = _rounded(255 * value for value in preprocessing.mean)
-        variance = _rounded((255 * value) ** 2 for value in preprocessing.std)
-        lines += [
-            "inputs = keras.Input((None, None, 3))  # RGB, 0..255",
-            f'x = keras.layers.Resizing({size}, {size}, interpolation="{preprocessing.interpolation}", antialias=True)(inputs)',
-            *(
-                ["x = keras.layers.Lambda(lambda images: images[..., ::-1])(x)  # BGR"]
-                if preprocessing.channel_order == "BGR"
-                else []
-            ),
-            f"x = keras.layers.Normalization(mean={mean}, variance={variance})(x)  # the only scaling"
-            if standardised == "none"
-            else f"x = keras.layers.Lambda({_STANDARDISED_IN_KERAS[standardised]})(x)",
-            "features = backbone(x, training=False)  # frozen batch norm stays as it is",
-        ]
-    elif 8 in chosen:
-        lines.append("features = backbone(x, training=False)  # frozen batch norm stays as it is")
-    if 21 in chosen:
-        lines.append(
-            "model.fit(..., epochs=100)  # until the loss stands still; keras.callbacks.ReduceLROnPlateau helps"
-        )
-    return "\n".join(["import keras", "", *lines] if any("keras." in line for line in lines) else lines)
 
 
 def to_toml(recipe: Recipe) -> str:

@@ -19,7 +19,7 @@ from headstart.data.splits import make_split
 from headstart.diagnosis.both_trials import Training, train_both
 from headstart.diagnosis.examine import examine
 from headstart.diagnosis.examine_predictions import examine_predictions
-from headstart.diagnosis.judging import SEED, judge_curve, judge_failing, judge_repaired, with_duplicates
+from headstart.diagnosis.judging import RATE, SEED, judge_curve, judge_failing, judge_repaired, with_duplicates
 from headstart.diagnosis.look_scratch import scratch_trials
 from headstart.diagnosis.own_folder import own_request, require_own_folder, require_recipes_folder
 from headstart.diagnosis.own_recipe import recipe_of_subject, require_same_weights
@@ -36,7 +36,7 @@ from headstart.study.ledger import open_run
 from headstart.study.observer import Observer, decoding_progress
 from headstart.study.presets import DEFAULT_BACKBONE, classroom_recipes, default_backbones, named_recipe
 from headstart.study.resolving import Overrides, resolve_recipe
-from headstart.study.run import recipe_to_json
+from headstart.study.run import recipe_asked_for
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
     asked = {
         "diagnosis": DIAGNOSIS_SCHEMA_VERSION,
         "data": images.fingerprint,
-        "recipe": recipe_to_json(failing),
+        "recipe": recipe_asked_for(failing),
         "split_seed": request.split_seed,
         "val_fraction": request.val_fraction,
         "test_fraction": request.test_fraction,
@@ -128,7 +128,7 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
             name=ledger.folder.name,
             command=command,
             part="test",
-            study=_study(request, device, [result.identity for result in training.done.values()]),
+            study=_study(request, device, list(dict.fromkeys(result.identity for result in training.done.values()))),
             seconds={"repair": both.repair_seconds, "total": time.perf_counter() - started},
         )
         write_json(done, record | {"identity": identity})
@@ -174,7 +174,7 @@ def diagnose_own(
     in_pipeline = proved & set(examination.factors)
     repaired = judge_repaired(examination, failing, images, split)
     recipe = None
-    if in_pipeline and isinstance(subject, Subject):
+    if (in_pipeline or RATE in proved) and isinstance(subject, Subject):
         recipe = recipe_of_subject(subject, examination, request.weights_dir)
     ledger = open_run(request.runs, request.name, f"{images.name}-diagnosis", own_request(subject, images, split))
     record = make_record(

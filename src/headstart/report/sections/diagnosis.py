@@ -24,6 +24,7 @@ from headstart.report.document import (
     Tone,
     code,
     plain,
+    plain_text,
     strong,
 )
 from headstart.report.figures.diagnosis import waterfall_figure
@@ -158,7 +159,12 @@ def cleared_section(record: dict[str, Any], texts: Texts) -> list[Block]:
     causes = of_status(record, "cleared")
     if not causes:
         return [heading, Paragraph(texts.rich("diagnosis.cleared_none"))]
-    rows = tuple((plain(texts.named("diagnosis_cause", cause["name"])), evidence(cause, texts)) for cause in causes)
+    # What one sentence clears stands in one row.
+    cleared: dict[str, tuple[list[str], Inline]] = {}
+    for cause in causes:
+        said = evidence(cause, texts)
+        cleared.setdefault(plain_text(said), ([], said))[0].append(texts.named("diagnosis_cause", cause["name"]))
+    rows = tuple((plain("; ".join(names)), said) for names, said in cleared.values())
     caption = texts.get("diagnosis.cleared_caption", causes=texts.many("diagnosis.causes", len(causes)))
     return [heading, Table((texts.get("diagnosis.cause"), texts.get("diagnosis.evidence")), rows, caption)]
 
