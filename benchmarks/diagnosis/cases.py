@@ -3,8 +3,8 @@
 Every case belongs to the part `tune` or `report`, in turns within its kind: thresholds are chosen on the first, what is
 reported comes from the second. 24 cases are networks that headstart cannot recognise (unknown.py), whose contract it has to
 find by trying, with wrong pixels and with the right ones. Seven hand over no code but a finished run of headstart's, with a
-network from scratch beside the transfer recipe: three of them an unfair one (23). Eight are of authors who trained the whole
-network, four of them on wrong pixels.
+network from scratch beside the transfer recipe: three of them an unfair one (23). Twelve are of authors who trained the whole
+network, four of them on wrong pixels, four with too high a rate and from a head that knew nothing (11).
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from faults import FAULTS, STANDARDISED_ALONE, Fault, Place, correct_pixels, image_set
+from faults import FAULTS, ROUGHLY_TUNED, STANDARDISED_ALONE, WITHOUT_GRADIENTS, Fault, Place, correct_pixels, image_set
 from measuring import re_estimated
 from PIL import Image
 from setups import Setup
@@ -128,6 +128,8 @@ _PAIRS = (
     ("optimizer-before-thawing", "copied-images"),
     ("softmax-twice", "cached-augmentation"),
     ("serves-another-range", "rate-too-high"),
+    ("not-normalized", "statistics-as-published"),
+    ("raw", "stopped-by-test"),
 )
 
 Where = tuple[str, str, str] | tuple[str, str, str, str, str]
@@ -214,7 +216,7 @@ def correct_setup(place: Place, folders: Folders, evidence: str = "none") -> Set
         },
         "head": {"ending": "head", "predictions": True, "serving": "same"},
         _RUN: {"scratch": "made-for-small-images"},
-        TUNED: {"ending": "whole", "tuned": True},
+        TUNED: {"ending": "whole", "tuned": "gently"},
     }
     setup = Setup(
         data=load_data(place.data, folders),
@@ -283,6 +285,13 @@ def _singles() -> Iterator[Case]:
     for name, where in zip(_TUNED_FAULTS, _TUNED_PLACES, strict=True):
         assert by_name[name].fits(_place(where))
         yield _case("single", number, where, TUNED, (by_name[name],))
+        number += 1
+    for _ in range(_SINGLE_PLACES):
+        where, cursor = _next_place((WITHOUT_GRADIENTS,), cursor)
+        yield _case("single", number, where, _evidence_for((WITHOUT_GRADIENTS,), number), (WITHOUT_GRADIENTS,))
+        number += 1
+    for where in _TUNED_PLACES:
+        yield _case("single", number, where, TUNED, (ROUGHLY_TUNED,))
         number += 1
 
 

@@ -117,7 +117,7 @@ SPANISH = Words(
     },
     ",",
 )
-_NETWORKS = {
+NETWORKS = {
     "mobilenetv2_100": "MobileNetV2 1.0",
     "mobilenetv2_035": "MobileNetV2 0.35",
     "small32_m": "`small32_m`",
@@ -171,7 +171,7 @@ def table(costs: Costs, words: Words) -> str:
         least, most = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
 
         def said(where: tuple[str, str], found: dict[tuple[str, str], float] = found) -> str:
-            return f"{_points(found[where], words)} ({words.data[where[0]]}, {_NETWORKS[where[1]]})"
+            return f"{_points(found[where], words)} ({words.data[where[0]]}, {NETWORKS[where[1]]})"
 
         median = _points(statistics.median(found.values()), words)
         ends = f"{said(least)} | {said(most)}" if len(found) > 1 else f"| {said(most)}"

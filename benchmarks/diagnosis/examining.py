@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import torch
 from cases import Case, Folders, correct_setup, planted
 from faults import IN_PIPELINE, Place, drawn_anew
 from measuring import (
@@ -51,8 +52,9 @@ def examined(case: Case, folders: Folders) -> Row:
     features = features_of(faulty)
     probe = fit(features)
     # What a fault costs is measured with the network as it was published, also where its author goes on training it.
-    handed = fine_tuned(faulty) if faulty.tuned else faulty
-    given = features_of(handed) if faulty.tuned else features
+    tuned = faulty.tuned != "no"
+    handed = fine_tuned(faulty, probe.head) if tuned else faulty
+    given = features_of(handed) if tuned else features
     head, head_right = _headed(handed, given, probe)
     if faulty.scratch == "none":
         record, seconds = _diagnosed(handed, given, head, probe, folders.weights)
@@ -67,8 +69,9 @@ def examined(case: Case, folders: Folders) -> Row:
     on_test = not IN_PIPELINE.issuperset(case.planted)
     healthy = cells[frozenset()].accuracy(on_test=on_test)
     failing = float(head_right.mean()) if on_test else probe.accuracy(on_test=False)
-    if 21 in case.planted:
-        measured[21] = {"points": round(100 * (probe.accuracy(on_test=True) - failing), 3)}
+    if 21 in case.planted or (tuned and 11 in case.planted):
+        cause = 21 if 21 in case.planted else 11
+        measured[cause] = {"points": round(100 * (probe.accuracy(on_test=True) - failing), 3)}
     proved = {cause["id"] for cause in causes if cause["status"] == "proved"}
     row: Row = {
         "verdict": record["verdict"]["code"],
@@ -91,8 +94,13 @@ def examined(case: Case, folders: Folders) -> Row:
         "seconds": round(seconds, 2),
         "parts_of_seconds": record["seconds"],
     }
-    if case.faults and set(case.planted) <= IN_PIPELINE | {21} and not faulty.tuned:
+    if case.faults and set(case.planted) <= IN_PIPELINE | {21} and not tuned:
         row["accuracy"]["after_repair"] = _after_repair(correct, faulty, proved, record, probe, failing, on_test)
+    if tuned and case.planted == (11,):  # its repair is the head alone, on the published network
+        after = _published_with(record, correct) if 11 in proved else None
+        row["accuracy"]["after_repair"] = failing if after is None else after
+    if case.planted == (15,) and faulty.permuted == "head" and head is not None:
+        row["accuracy"]["after_repair"] = _renamed(record, head, features) if 15 in proved else failing
     row["unplanted"] = {
         str(cause): _of_the_data(cause, case.place, folders)
         for cause in (10, 20)
@@ -101,6 +109,9 @@ def examined(case: Case, folders: Folders) -> Row:
     if 21 in found and 21 not in case.planted:
         behind = paired_difference(fit(given).test[None], head_right[None])
         row["unplanted"]["21"] = {"points": 100 * behind.mean, "low": 100 * behind.low, "high": 100 * behind.high}
+    if tuned and 11 in found and 11 not in case.planted:
+        behind = paired_difference(probe.test[None], head_right[None])
+        row["unplanted"]["11"] = {"points": 100 * behind.mean, "low": 100 * behind.low, "high": 100 * behind.high}
     return row
 
 
@@ -225,10 +236,7 @@ def _after_repair(
         return failing
     setup = faulty
     if proved & OF_PIXELS and record["repaired_recipe"] is not None:
-        contract = record["repaired_recipe"]["preprocessing"]
-        norm = (tuple(contract["mean"]), tuple(contract["std"]))
-        reversed_channels = contract["channel_order"] == "BGR"
-        pixels = Pixels(contract["input_size"], contract["interpolation"], (norm,), reversed_channels=reversed_channels)
+        pixels = _pixels_of(record["repaired_recipe"]["preprocessing"])
         setup = replace(setup, pixels=pixels, style="torchvision")
     elif proved & OF_PIXELS:  # no recipe says all of the repair: its lines of code do
         pixels = replace(setup.pixels, inner=(), frame=None)
@@ -246,6 +254,29 @@ def _after_repair(
     repaired = probe if setup is faulty else fit(features_of(setup))
     # Without a head among its causes, the author's own head would stay as bad as it was.
     return failing if on_test and 21 not in proved else repaired.accuracy(on_test=on_test)
+
+
+def _renamed(record: dict[str, Any], head: nn.Linear, features: Features) -> float:
+    """Accuracy on test of a head whose answers are renamed by the lines that a diagnosis writes out for its reader."""
+    values, labels = features.part(features.split.test)
+    names: dict[str, Any] = {"torch": torch, "predicted": torch.from_numpy(outputs_of(head, values).argmax(1))}
+    exec("\n".join(line for line in record["repair"]["code"].splitlines() if "meant" in line), names)
+    return float((names["named"].numpy() == labels).mean())
+
+
+def _published_with(record: dict[str, Any], correct: Setup) -> float | None:
+    """Accuracy on test of a probe on the published network with the pixels of the repaired recipe; `None` where there is none."""
+    if record["repaired_recipe"] is None:
+        return None
+    repaired = replace(correct, pixels=_pixels_of(record["repaired_recipe"]["preprocessing"]), style="torchvision")
+    return fit(features_of(repaired)).accuracy(on_test=True)
+
+
+def _pixels_of(contract: dict[str, Any]) -> Pixels:
+    """A contract of headstart's in an author's preprocessing."""
+    norm = (tuple(contract["mean"]), tuple(contract["std"]))
+    reversed_channels = contract["channel_order"] == "BGR"
+    return Pixels(contract["input_size"], contract["interpolation"], (norm,), reversed_channels=reversed_channels)
 
 
 def _given_preprocess(code: str) -> Callable[[Any], Any]:

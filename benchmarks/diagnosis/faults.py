@@ -192,9 +192,19 @@ def rate_too_high(setup: Setup) -> Setup:
     return replace(setup, history="jump")
 
 
+def roughly_tuned(setup: Setup) -> Setup:
+    """11: the whole network is trained at once, from a new head and with Adam's usual rate."""
+    return replace(setup, ending="whole", tuned="roughly")
+
+
 def optimizer_before_thawing(setup: Setup) -> Setup:
     """12: the optimizer was made while the backbone was frozen."""
     return replace(_with_head(setup, "whole"), optimizer="early")
+
+
+def without_gradients(setup: Setup) -> Setup:
+    """12: the optimizer holds everything, and the backbone's forward is still wrapped in `no_grad`."""
+    return replace(_with_head(setup, "whole"), optimizer="complete", detached=True)
 
 
 def drawn_anew(network: nn.Module) -> nn.Module:
@@ -349,6 +359,10 @@ FAULTS: tuple[Fault, ...] = (
 
 STANDARDISED_ALONE = Fault(3, "standardised-alone", standardised_alone)
 """Planted in networks that headstart does not know, beside the faults above."""
+
+WITHOUT_GRADIENTS = Fault(12, "without-gradients", without_gradients)
+ROUGHLY_TUNED = Fault(11, "roughly-tuned", roughly_tuned)
+"""Both are planted alone, after all others, so that their places and parts stay as they were."""
 
 
 def image_set(name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> ImageSet:

@@ -7,7 +7,7 @@ PyTorch on the same features, as their author would.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,7 @@ _JUMP_AFTER, _JUMP_RATE = 5, 100.0
 # Where none does, the last one's curve is shown, and its gap is there to be seen.
 _CALM_EPOCHS, _CALM_GAP, _CALM_DECAYS = 20, 0.05, (1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _GAP_IMAGES = 300
-_TUNED_EPOCHS, _TUNED_RATE = 8, 1e-3
+_TUNED_EPOCHS, _GENTLE_RATE, _ROUGH_RATE = 8, 1e-4, 1e-3
 
 
 @dataclass(frozen=True)
@@ -281,19 +281,24 @@ def re_estimated(setup: Setup) -> Setup:
     return replace(setup, backbone=network.eval())
 
 
-def fine_tuned(setup: Setup) -> Setup:
-    """The same after its author has trained backbone and head together on train, with `own_head`, as tutorials do it."""
+def fine_tuned(setup: Setup, fitted: nn.Linear) -> Setup:
+    """The same after its author has trained backbone and head together on train, with `own_head`.
+
+    Args:
+        setup: tuned `gently`, from a head that was fitted first and with a small rate, or `roughly`, from a new head and with a rate
+            ten times as high.
+        fitted: the head that was fitted on the features as they are.
+    """
+    gently = setup.tuned == "gently"
     network, part = own_copy(setup.backbone), split_of(setup.data, keep_duplicates=setup.keep_duplicates).train
     script = written_out(replace(setup, backbone=network))
     body = script.body.train()
     pictures = setup.data.images[part]
     inputs = torch.cat([script.prepare(pictures[first : first + _BATCH]) for first in range(0, len(part), _BATCH)])
     targets = torch.from_numpy(setup.data.labels[part])
-    with torch.no_grad():
-        width = body.eval()(inputs[:2]).flatten(1).shape[1]
-    head = _new_head(width, len(setup.data.class_names))
+    head = own_copy(fitted) if gently else _new_head(fitted.in_features, len(setup.data.class_names))
     parameters = [*network.parameters(), *head.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=_TUNED_RATE)
+    optimizer = torch.optim.Adam(parameters, lr=_GENTLE_RATE if gently else _ROUGH_RATE)
     order = torch.Generator().manual_seed(0)
     body.train()
     for _ in range(_TUNED_EPOCHS):
@@ -301,7 +306,7 @@ def fine_tuned(setup: Setup) -> Setup:
             optimizer.zero_grad()
             nn.functional.cross_entropy(head(body(inputs[chosen]).flatten(1)), targets[chosen]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    return replace(setup, backbone=network.eval(), own_head=head)
+    return replace(setup, backbone=network.eval(), own_head=cast(nn.Linear, head))
 
 
 def _moments(values: Floats) -> tuple[Floats, Floats]:

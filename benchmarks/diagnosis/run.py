@@ -5,11 +5,11 @@
 
 DIR of CIFAR-10 has train/<class>/ (or <class>/), that of Tiny ImageNet <class>/ folders, that of weights
 mobilenetv2_100.safetensors and mobilenetv2_035.safetensors. Results are written after each case, into the file of its part:
-diagnosis_tune.json or diagnosis_report.json in benchmarks/results/, or in the folder that --out names; a case that is there is
-not run again. A case that fails is kept with its error, counted as nothing found, and run again by `--retry`; `--changed` runs
-those again that were run with other code of headstart's or of this benchmark. At the end the tables and figures of docs/ are
-written from all results, as table.py, costs.py and figures.py do by themselves; with --out, which is for trials, the docs stay as
-they are.
+diagnosis_tune.json or diagnosis_report.json in benchmarks/results/, or in the folder that --out names; a case that is there
+is not run again. A case that fails is kept with its error, counted as nothing found, and run again by `--retry`; `--changed`
+runs those again that were run with other code of headstart's or of this benchmark. At the end the tables and figures of docs/
+are written from all results, as table.py, costs.py, examples.py and figures.py do by themselves; with --out, which is for
+trials, the docs stay as they are.
 
 With `--jobs 2` two cases run at a time, each on its share of the machine's cores; a file that another process is writing is
 refused.
@@ -37,6 +37,7 @@ import torch
 from cases import PARTS, Case, Folders, all_cases
 from costs import write_costs
 from examining import examined
+from examples import write_examples
 from figures import write_figures
 from filelock import FileLock, Timeout
 from rows import DOCS, RESULTS, Row, files_of, measured_files, part_file
@@ -140,6 +141,7 @@ def write_docs(folder: Path = RESULTS, docs: Path = DOCS) -> None:
         return
     write_tables(files, docs)
     write_costs(files, docs)
+    write_examples(files, docs)
     write_figures(files, docs)
     print(f"The tables and figures in {docs} are those of {', '.join(map(str, files))}.")
 

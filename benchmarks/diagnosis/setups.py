@@ -94,7 +94,9 @@ class Setup:
         history: `none` kept, `calm`, `jump`, `gap`, or `calm` with the `test` part's scores for those of val.
         keep_duplicates: whether equal images may stand on both sides of the split.
         preprocess: in place of all of `pixels` that is not a layer of the model; from a PIL image.
-        tuned: whether the author trains the whole network on these images; `own_head` is the head that comes of it.
+        tuned: whether the author trains the whole network on these images, `no`, `gently` or `roughly`; `own_head` is the head that
+            comes of it.
+        detached: whether the backbone is asked without gradients in the model's forward, as it was written while it was frozen.
         weights: folder of the backbone's file, where the author made it; `None` where it is a public one.
         scratch: the network from scratch that the transfer met in a run of headstart's: `none`, one `made-for-small-images`, or one
             `made-for-large-images`.
@@ -118,8 +120,9 @@ class Setup:
     history: str = "none"
     keep_duplicates: bool = False
     preprocess: Callable[[Any], Any] | None = None
-    tuned: bool = False
+    tuned: str = "no"
     own_head: nn.Linear | None = None
+    detached: bool = False
     weights: Path | None = None
     scratch: str = "none"
 
@@ -160,6 +163,19 @@ class Enlarger(nn.Module):
         return result
 
 
+class Detached(nn.Module):
+    """An author's feature extractor, written when nothing of it was to be trained."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    @torch.no_grad()
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.network(inputs)
+        return result
+
+
 def written_out(setup: Setup, head: nn.Linear | None = None) -> Script:
     """Write a setup out as its author's script.
 
@@ -174,6 +190,8 @@ def written_out(setup: Setup, head: nn.Linear | None = None) -> Script:
     if inside and setup.pixels.size is not None:
         network = Enlarger(network, setup.pixels.size, setup.pixels.interpolation)
     body = nn.Sequential(*layers, network) if layers else network
+    if setup.detached:
+        body = Detached(body)
     model, arguments = body, dict[str, Any]()
     if setup.ending == "whole" and head is not None:
         model = nn.Sequential(body, head, *([nn.Softmax(1)] if setup.head == "through-softmax" else []))

@@ -171,13 +171,14 @@ def machine(files: list[dict[str, Any]], parts: dict[str, list[Row]]) -> str:
         f"Measured on {dates}: {measured}; {code}; {len(rows)} recipes, of which {sum('error' in row for row in rows)} ended in an "
         f"error (counted as nothing found); {left} of {len(every)} were not run"
         + (f"; {strange} are no cases any more" if strange else "")
-        + ". Of networks that their author has trained further neither shares nor repairs are counted. Where the images cannot tell two "
-        "causes apart both are named, and both count as named. A recovered share is counted "
-        f"where at least {WORTH_RECOVERING:g} points were lost; a fault costs something if its share, or it alone, measures one "
-        "point or more. An alarm is true of the data where new batch-norm statistics gain a point (10), random features come within "
-        "a point (20) or a head fitted anew gains one (21), by this benchmark's own probe. The intervals of checks take them for "
-        "independent, which checks of one recipe are not; that of the recipes with an alarm does not need it. A measured share has an "
-        "error of its own, so that fewer than 95% of the intervals can be expected to hold it."
+        + ". Of networks that their author has trained further no shares are counted, and of repairs those of the training (11) "
+        "alone. Where the images cannot tell two causes apart both are named, and both count as named. A recovered share is "
+        f"counted where at least {WORTH_RECOVERING:g} points were lost; a fault costs something if its share, or it alone, "
+        "measures one point or more. An alarm is true of the data where new batch-norm statistics gain a point (10), a head on "
+        "the network before its fine-tuning does (11), random features come within a point (20) or a head fitted anew gains one"
+        " (21), by this benchmark's own probe. The intervals of checks take them for independent, which checks of one recipe "
+        "are not; that of the recipes with an alarm does not need it. A measured share has an error of its own, so that fewer "
+        "than 95% of the intervals can be expected to hold it."
     )
 
 
@@ -253,13 +254,14 @@ def _costs(row: Row) -> bool:
 
 
 def _true_of_the_data(row: Row) -> set[int]:
-    """Alarms that are true although nothing was planted: new batch-norm statistics gain a point (10), random features come
-    within a point of the pretrained ones (20), a head that is fitted anew gains a point (21)."""
+    """Alarms that are true although nothing was planted: new batch-norm statistics gain a point (10), a head on the network before
+    its fine-tuning does (11), random features come within a point of the pretrained ones (20), a head fitted anew gains one (21)."""
     points = {cause: values["points"] for cause, values in row.get("unplanted", {}).items()}
     return {
         cause
         for cause, true in (
             (10, points.get("10", 0.0) >= LEAST_POINTS),
+            (11, points.get("11", 0.0) >= LEAST_POINTS),
             (20, points.get("20", LEAST_POINTS) < LEAST_POINTS),
             (21, points.get("21", 0.0) >= LEAST_POINTS),
         )
