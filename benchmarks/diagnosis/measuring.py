@@ -285,8 +285,8 @@ def fine_tuned(setup: Setup, fitted: nn.Linear) -> Setup:
     """The same after its author has trained backbone and head together on train, with `own_head`.
 
     Args:
-        setup: tuned `gently`, from a head that was fitted first and with a small rate, or `roughly`, from a new head and with a rate
-            ten times as high.
+        setup: tuned `gently`, from a head that was fitted first (and is to be fitted again) and with a small rate, or `roughly`, from
+            a new head and with a rate ten times as high.
         fitted: the head that was fitted on the features as they are.
     """
     gently = setup.tuned == "gently"
