@@ -1,11 +1,16 @@
 """Which head counts as trained to its end, and which network as trained further than its pretraining."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from headstart.analysis.diagnosis import Finding
 from headstart.analysis.statistics import Estimate
+from headstart.diagnosis import look_head as under_test
 from headstart.diagnosis import subject
 from headstart.diagnosis.arrival import LARGE, last_map
 from headstart.diagnosis.look_head import HeadProbe, is_as_good, judge_head
@@ -101,3 +106,40 @@ def test_an_opponent_from_scratch_is_unfair_where_its_stride_leaves_small_images
     found = look_at_stem(recipe, 10)
     assert found.status == status
     assert found.code == ("scratch-stem" if status == "suspected" else "scratch-fair")
+
+
+@pytest.mark.parametrize(
+    ("own", "of_features", "of_published", "status", "like"),
+    [
+        (0.60, 0.62, 0.75, "proved", ()),
+        (0.60, 0.66, 0.70, "suspected", (21,)),  # worse for certain, but the features are not
+        (0.50, 0.66, 0.70, "could-not-look", ()),  # it is the head that is behind
+        (0.69, 0.69, 0.62, "cleared", ()),
+    ],
+)
+def test_a_fine_tuning_is_blamed_for_what_neither_its_head_nor_chance_explains(
+    own: float,
+    of_features: float,
+    of_published: float,
+    status: str,
+    like: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    count, rng = 400, np.random.default_rng(0)
+
+    def right(share: float) -> Any:
+        return rng.permutation(np.arange(count) < share * count)
+
+    monkeypatch.setattr(under_test, "held_out", lambda *_: right(of_published))
+    monkeypatch.setattr(under_test, "network_before_tuning", lambda _: None)
+    monkeypatch.setattr(under_test, "has_layers_of_its_own", lambda _: False)
+    images = SimpleNamespace(labels=np.arange(count) % 10, class_names=list(range(10)))
+    pipeline: Any = SimpleNamespace(
+        subject=SimpleNamespace(train_mode=False), images=images, factors=(), features_through=lambda *_: None
+    )
+    test = np.arange(count)
+    split: Any = SimpleNamespace(test=test, origin="official")
+    unseen = Finding(11, "could-not-look", "no-history", {})
+    probe = HeadProbe(right(of_features), test, 100)
+    found = under_test.prove_fine_tuning(unseen, right(own)[None], probe, pipeline, test, split)
+    assert (found.status, found.like) == (status, like)

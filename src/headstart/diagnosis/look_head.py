@@ -117,7 +117,8 @@ def prove_fine_tuning(
 
     Returns:
         Proved where the head on the published network is better than that on the network as it is, and than the network's own
-        answers, for certain and by more than three points; its points are the smaller of the two. Cleared where the network is less
+        answers, for certain and by more than three points; its points are the smaller of the two. Suspected where that is certain of
+        the answers alone: then nobody can say whether it is the features or the head (21). Cleared where the network is less
         than six points worse for certain, no curve says otherwise, and it cannot know the test images. Else as it was, as it is in
         training mode, and where layers of its own were trained between the published ones and the head.
     """
@@ -131,16 +132,24 @@ def prove_fine_tuning(
     ours = own[:, np.isin(split.test, probe.part)]
     losses = [paired_difference(right[None], other) for other in (ours, probe.right[None])]
     values = {"accuracy": round(float(ours.mean()), 4), "probe": round(float(right.mean()), 4)}
-    if all(loss.low > 0 and loss.mean > HEAD_BEHIND for loss in losses):
+    certain = [is_head_behind(loss) for loss in losses]
+    if all(certain):
         return Finding(11, "proved", "below-probe", values, in_points(min(losses, key=lambda loss: loss.mean)))
+    if certain[0] and not is_head_behind(paired_difference(probe.right[None], ours)):
+        return Finding(11, "suspected", "below-probe", values, like=(21,))
     if finding.status == "could-not-look" and losses[0].high <= HEAD_CLEARED and split.origin != "drawn":
         return Finding(11, "cleared", "not-below-probe", values)
     return finding
 
 
+def is_head_behind(behind: Estimate) -> bool:
+    """Whether a head is behind a convex one for certain, and by more than three points."""
+    return behind.low > 0 and behind.mean > HEAD_BEHIND
+
+
 def judge_head(behind: Estimate, values: Mapping[str, float]) -> Finding:
     """Cause 21, from how far a head is behind a convex one, and from both accuracies, `head` and `probe`, and the probe's `labels`."""
-    if behind.low > 0 and behind.mean > HEAD_BEHIND:
+    if is_head_behind(behind):
         return Finding(21, "proved", "head-below-probe", values, in_points(behind))
     if behind.high > HEAD_CLEARED:
         return Finding(21, "could-not-look", "head-unclear", values)
