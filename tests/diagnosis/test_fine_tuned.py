@@ -74,8 +74,9 @@ def test_a_training_that_made_the_published_network_worse_is_named_and_undone(tm
     assert found.record["repaired_recipe"]["kind"] == "probe"
     assert [change["code"] for change in found.record["repair"]["changes"] if change["cause"] == 11] == ["start-again"]
     lines = found.record["repair"]["code"]
-    names: dict[str, Any] = {"model": classifier, "torch": torch}
-    exec(lines[lines.index("# first the head alone") :], names)
+    assert "load_state_dict" in lines
+    names: dict[str, Any] = {"model": module, "head": head, "torch": torch}
+    exec(lines[lines.index("# head: your last layer") :], names)
     of_head, of_network = names["optimizer"].param_groups
     assert {id(one) for one in of_head["params"]} == {id(one) for one in head.parameters()}
     assert len(of_network["params"]) == len(list(module.parameters()))

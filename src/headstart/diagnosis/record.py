@@ -203,7 +203,7 @@ def _repair(
         frozen = ours and repaired is not None and repaired.kind == "probe"
         changes = list_changes(proved, preprocessing, standardised, ours=ours, frozen=frozen)
         order = next((finding for finding in proved if finding.cause == 15), None)
-        own = Own(subject.head is not None, subject.classifier, kept_order=order is not None and order.apart)
+        own = Own(subject.head is not None, kept_order=order is not None and order.apart)
         lines = code_lines(
             causes,
             preprocessing,

@@ -28,12 +28,10 @@ class Own:
 
     Attributes:
         head_apart: whether the head is a module beside the network.
-        classifier: name of the network's own last layer, where it ends in its head.
         kept_order: whether it is not the network's classes that are in another order (15), but those of predictions that were kept.
     """
 
     head_apart: bool = False
-    classifier: str | None = None
     kept_order: bool = False
 
 
@@ -84,7 +82,7 @@ def code_lines(
             "# train the head until its loss stands still, or fit it: sklearn.linear_model.LogisticRegression(max_iter=1000)"
         )
     if 11 in chosen:
-        lines += _fine_tuning(own, frozen=frozen)
+        lines += _fine_tuning(frozen=frozen)
     elif 12 in chosen:
         apart = own is not None and own.head_apart
         trained = "[*model.parameters(), *head.parameters()]" if apart else "model.parameters()"
@@ -155,21 +153,14 @@ def keras_lines(
     return "\n".join(["import keras", "", *lines] if any("keras." in line for line in lines) else lines)
 
 
-def _fine_tuning(own: Own | None, *, frozen: bool) -> list[str]:
+def _fine_tuning(*, frozen: bool) -> list[str]:
     """The head first, then the network more slowly; or the head alone."""
     if frozen:
         return ["model.requires_grad_(False)  # the head alone is trained"]
-    classifier = None if own is None else own.classifier
-    if classifier is None:
-        of_head, of_network = "head.parameters()  # head: your last layer", "model.parameters()"
-    else:
-        of_head = f'model.get_submodule("{classifier}").parameters()'
-        of_network = f'[p for name, p in model.named_parameters() if not name.startswith("{classifier}.")]'
     return [
-        "# first the head alone, to its end; then both, the network much more slowly",
-        f"of_head = {of_head}",
-        f"of_network = {of_network}",
-        'optimizer = torch.optim.AdamW([{"params": of_head, "lr": 1e-3}, {"params": of_network, "lr": 1e-5}])',
+        "# head: your last layer, new. First the head alone, to its end; then both, the network much more slowly",
+        'groups = [{"params": head.parameters(), "lr": 1e-3}, {"params": model.parameters(), "lr": 1e-5}]',
+        "optimizer = torch.optim.AdamW(groups)",
     ]
 
 
