@@ -15,11 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from faults import FAULTS
+from pages import put
 from rows import DOCS, Files, Row, files_of, measured_files, rows_of
-
-from headstart.files import write_text
-
-_OPENED, _CLOSED = "<!-- costs -->\n", "<!-- end -->"
 
 
 @dataclass(frozen=True)
@@ -137,12 +134,7 @@ def write_costs(files: Files, docs: Path = DOCS) -> None:
     """Put the table into both pages."""
     costs = costs_of(rows_of(files))
     for words in (ENGLISH, SPANISH):
-        page = docs / words.page
-        before, opened, rest = page.read_text(encoding="utf-8").partition(_OPENED)
-        _, closed, after = rest.partition(_CLOSED)
-        if not opened or not closed:
-            raise SystemExit(f"{page} has no place for the table: {_OPENED.strip()} and {_CLOSED}, each on a line.")
-        write_text(page, before + opened + table(costs, words) + "\n" + closed + after)
+        put(docs / words.page, "costs", table(costs, words))
 
 
 def costs_of(rows: list[Row]) -> Costs:

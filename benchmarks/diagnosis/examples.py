@@ -13,14 +13,12 @@ from pathlib import Path
 
 import costs
 from faults import FAULTS, ROUGHLY_TUNED, WITHOUT_GRADIENTS, Fault
+from pages import put
 from rows import DOCS, Files, Row, files_of, measured_files, rows_of
 
-from headstart.files import write_text
 from headstart.report.diagnosis_words import bare_interval, coded
 from headstart.report.document import plain_text
 from headstart.report.language import Texts
-
-_OPENED, _CLOSED = "<!-- examples -->\n", "<!-- end -->"
 
 
 @dataclass(frozen=True)
@@ -99,12 +97,7 @@ def write_examples(files: Files, docs: Path = DOCS) -> None:
     """Put the table into both pages."""
     rows = rows_of(files)
     for words in LANGUAGES:
-        page = docs / words.costs.page
-        before, opened, rest = page.read_text(encoding="utf-8").partition(_OPENED)
-        _, closed, after = rest.partition(_CLOSED)
-        if not opened or not closed:
-            raise SystemExit(f"{page} has no place for the table: {_OPENED.strip()} and {_CLOSED}, each on a line.")
-        write_text(page, before + opened + table(rows, words) + "\n" + closed + after)
+        put(docs / words.costs.page, "examples", table(rows, words))
 
 
 def table(rows: list[Row], words: Words) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import costs
 from faults import FAULTS
+from pages import put
 from rows import DOCS, RESULTS, Files, files_of, measured_files, rows_of
 
 from headstart.files import read_json, write_text
@@ -27,7 +28,6 @@ from headstart.report.language import Texts
 from headstart.report.sections.diagnosis import waterfall_section
 
 CLASSROOM = RESULTS / "diagnosis_classroom.json"
-_CLOSED = "<!-- end -->"
 _ROW, _SPREAD = 34.0, 0.66  # points; share of a row that its pipelines lie in
 _BARS = 330.0  # points for the marks, beside the names
 _COLUMNS = 70  # no name is cut
@@ -103,13 +103,11 @@ def write_figures(files: Files, docs: Path = DOCS, diagnosis: Path = CLASSROOM) 
         if classroom is None:
             raise SystemExit(f"{diagnosis} has no waterfall: nothing was repaired in it.")
         costly = Figure("costs", costs_figure(found, words, texts), words.caption, words.alt)
-        page = docs / words.costs.page
-        content = page.read_text(encoding="utf-8")
         for name, figure in (("classroom", classroom), ("costs", costly)):
             path = docs / "figures" / f"diagnosis-{name}{words.suffix}.svg"
             write_text(path, _alone(figure.svg) + "\n")
-            content = _placed(content, name, f"![{figure.alt}](figures/{path.name})\n\n*{figure.caption}*", page)
-        write_text(page, content)
+            shown = f"![{figure.alt}](figures/{path.name})\n\n*{figure.caption}*"
+            put(docs / words.costs.page, f"{name}-figure", shown)
 
 
 def costs_figure(found: costs.Costs, words: Words, texts: Texts) -> str:
@@ -163,15 +161,6 @@ def _alone(svg: str) -> str:
     """An SVG that needs no page around it: a white ground, and colours instead of the page's variables."""
     fixed = re.sub(r"var\(--[\w-]+, (#[0-9a-f]{6})\)", r"\1", svg)
     return re.sub(r"(<svg [^>]*>)", r'\1<rect width="100%" height="100%" fill="#ffffff"/>', fixed, count=1)
-
-
-def _placed(content: str, name: str, text: str, page: Path) -> str:
-    """A page's content with a text between the figure's markers."""
-    before, opened, rest = content.partition(f"<!-- {name}-figure -->\n")
-    _, closed, after = rest.partition(_CLOSED)
-    if not opened or not closed:
-        raise SystemExit(f"{page} has no place for the figure: <!-- {name}-figure --> and {_CLOSED}, each on a line.")
-    return f"{before}{opened}{text}\n{closed}{after}"
 
 
 if __name__ == "__main__":

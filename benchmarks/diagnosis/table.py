@@ -24,14 +24,13 @@ from typing import Any
 
 import numpy as np
 from cases import TUNED, all_cases
+from pages import put
 from rows import DOCS, Files, Row, files_of, measured_files, rows_of
 
 from headstart.analysis.diagnosis import CATALOGUE, LEAST_POINTS
 from headstart.analysis.statistics import Estimate, mean_estimate, wilson
-from headstart.files import write_text
 from headstart.randomness import generator
 
-OPENED, CLOSED = "<!-- diagnosis-bench -->\n", "<!-- end -->"
 WORTH_RECOVERING = 3.0
 """Points: below it, the share that was recovered is mostly the noise of the test images."""
 
@@ -63,12 +62,7 @@ def main() -> None:
 
 def write_tables(files: Files, docs: Path = DOCS) -> None:
     """Put the tables of the part `report` into the page docs/diagnosis.md."""
-    page = docs / "diagnosis.md"
-    before, opened, rest = page.read_text(encoding="utf-8").partition(OPENED)
-    _, closed, after = rest.partition(CLOSED)
-    if not opened or not closed:
-        raise SystemExit(f"{page} has no place for the table: {OPENED.strip()} and {CLOSED.strip()}, each on a line.")
-    write_text(page, before + opened + tables(files, "report") + "\n" + closed + after)
+    put(docs / "diagnosis.md", "diagnosis-bench", tables(files, "report"))
 
 
 def tables(files: Files, part: str) -> str:

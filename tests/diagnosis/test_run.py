@@ -143,7 +143,7 @@ def test_a_fine_tuning_that_did_damage_is_repaired_by_a_smaller_rate_or_by_none(
     assert len(set(trials)) == len(trials)
 
 
-def test_the_repaired_fine_tuning_is_the_better_one_on_val(tmp_path: Path) -> None:
+def test_the_repaired_fine_tuning_is_the_better_one_on_val() -> None:
     """Test has no part in it."""
     tuned = Recipe("mine-repaired", "finetune", backbone="small32_s", epochs=1, preprocessing=Preprocessing(8))
     labels = np.arange(10)

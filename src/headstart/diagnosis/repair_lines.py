@@ -156,7 +156,7 @@ def keras_lines(
 def _fine_tuning(*, frozen: bool) -> list[str]:
     """The head first, then the network more slowly; or the head alone."""
     if frozen:
-        return ["model.requires_grad_(False)  # the head alone is trained"]
+        return ["model.requires_grad_(False)  # model: the network before the head, which alone is trained"]
     return [
         "# head: your last layer, new. First the head alone, to its end; then both, the network much more slowly",
         'groups = [{"params": head.parameters(), "lr": 1e-3}, {"params": model.parameters(), "lr": 1e-5}]',

@@ -32,21 +32,7 @@ _DIGITS = 3  # chosen: significant digits of a pixel value, a loss or a distance
 _SMALLEST = 1e-4  # chosen: what is smaller is only said to be smaller
 _SAID_OF = {"suspected-only": "suspected", "domain-gap": "suspected"}  # the status of the causes that a verdict names
 _DIFFERENCES = frozenset({"difference"})  # of two shares, with its interval
-_MENDED_BY_A_PROBE = {
-    1,
-    2,
-    3,
-    4,
-    5,
-    7,
-    8,
-    9,
-    10,
-    11,
-    12,
-    13,
-    21,
-}  # as diagnosis/judging.py repairs somebody's own network
+_MENDED_BY_A_PROBE = {*range(1, 6), *range(7, 14), 21}  # as diagnosis/judging.py repairs somebody's own network
 _DOMAIN_GAP = 20
 _DOMAIN_GAPS = {
     "no-better-than-random": "",
