@@ -16,6 +16,7 @@ from headstart.data.sources import load_images
 from headstart.data.splits import TEST, TRAIN, make_split
 from headstart.diagnosing import _image_set
 from headstart.diagnosis import subject
+from headstart.diagnosis.look_network import look_at_network
 from headstart.models.backbones import find_backbone
 from headstart.records import ImageSet, Indices
 from tests.diagnosis.test_diagnose import pixels, right, trained_head
@@ -80,6 +81,18 @@ def test_a_training_that_made_the_published_network_worse_is_named_and_undone(tm
     of_head, of_network = names["optimizer"].param_groups
     assert {id(one) for one in of_head["params"]} == {id(one) for one in head.parameters()}
     assert len(of_network["params"]) == len(list(module.parameters()))
+
+
+@pytest.mark.parametrize(("tuned", "like"), [(True, (11,)), (False, ())])
+def test_a_kernel_that_is_another_may_be_one_that_a_training_pushed_too_far(tuned: bool, like: tuple[int, ...]) -> None:
+    module = shaken() if tuned else bundled_backbone()
+    kernels = [kernel for kernel in module.parameters() if kernel.ndim >= 2]
+    with torch.no_grad():
+        kernels[-1].copy_(torch.randn(kernels[-1].shape, generator=torch.Generator().manual_seed(1)))
+    images = load_images("digits", limit=100).images
+    given = subject.subject_of_module(module, right, images[:2], 10, name="mine")
+    weights = next(one for one in look_at_network(given, None, images[:4]) if one.cause == 13)
+    assert (weights.status, weights.code, weights.like) == ("suspected", "weights-differ", like)
 
 
 def test_a_head_that_is_behind_or_training_mode_is_not_taken_for_a_fine_tuning_that_did_damage(tmp_path: Path) -> None:

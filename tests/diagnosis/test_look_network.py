@@ -105,6 +105,12 @@ def test_what_only_training_uses_is_reached_by_a_gradient() -> None:
     assert found[:2] == ("cleared", "optimizer-complete")
 
 
+def test_an_optimizer_that_has_nothing_to_train_misses_nothing() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).requires_grad_(False)
+    evidence = Evidence(optimizer=torch.optim.SGD(module.parameters(), lr=0.1))
+    assert of_optimizer(Subject("one", module, as_inputs, evidence=evidence))[:2] == ("cleared", "optimizer-complete")
+
+
 def of_optimizer(subject: Subject) -> tuple[str, str, dict[str, Any]]:
     finding = next(one for one in look_at_network(subject, torch.zeros(4, 3, 8, 8), IMAGES) if one.cause == 12)
     return finding.status, finding.code, dict(finding.values)

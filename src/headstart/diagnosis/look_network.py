@@ -140,7 +140,7 @@ def _optimizer(subject: Subject, example: Images) -> Finding:
         return Finding(12, "suspected", "head-alone-trained", {"parameters": len(missing), "total": len(wanted)})
     if missing:
         return Finding(12, "suspected", "not-in-optimizer", {"parameters": len(missing), "total": len(wanted)})
-    unreached = _without_gradient(subject, example)
+    unreached = _without_gradient(subject, example) if wanted else []
     if unreached is None:
         return Finding(12, "could-not-look", "gradient-not-computed", {"total": len(wanted)})
     if unreached:
