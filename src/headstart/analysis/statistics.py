@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special  # not scipy.stats: half a second of every command
+from scipy import special  # not scipy.stats, whose import every command would wait for
 
 from headstart.randomness import generator
 from headstart.records import Booleans
