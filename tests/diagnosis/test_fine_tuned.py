@@ -70,6 +70,7 @@ def test_a_training_that_made_the_published_network_worse_is_named_and_undone(tm
     assert found.record["subject"]["trained_further"]
     causes = {cause["id"]: cause for cause in found.causes}
     assert (causes[11]["status"], causes[11]["evidence"]["code"]) == ("proved", "below-probe")
+    assert "published weights in place of the fine-tuned ones" in found.verdict
     accuracy = found.record["accuracy"]
     assert accuracy["repaired"] > 0.9 > accuracy["failing"] + 0.3
     assert found.record["repaired_recipe"]["kind"] == "probe"

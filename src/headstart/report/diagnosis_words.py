@@ -33,7 +33,7 @@ _SMALLEST = 1e-4  # chosen: what is smaller is only said to be smaller
 _SAID_OF = {"suspected-only": "suspected", "domain-gap": "suspected"}  # the status of the causes that a verdict names
 _DIFFERENCES = frozenset({"difference"})  # of two shares, with its interval
 _MENDED_BY_A_PROBE = {*range(1, 6), *range(7, 14), 21}  # as diagnosis/judging.py repairs somebody's own network
-_DOMAIN_GAP = 20
+_FINE_TUNING, _DOMAIN_GAP = 11, 20
 _DOMAIN_GAPS = {
     "no-better-than-random": "",
     "features-at-chance": "-at-chance",
@@ -210,7 +210,10 @@ def _proved(record: Record, texts: Texts, values: dict[str, Inline | str]) -> In
         key = "diagnosis_verdict.proved"
         if record["subject"]["kind"] != "recipe":
             probed = any(cause["id"] in _MENDED_BY_A_PROBE for cause in measured)
-            key = "diagnosis_verdict.proved-module" + ("-by-probe" if probed else "")
+            suffix = "-by-probe" if probed else ""
+            if any(cause["id"] == _FINE_TUNING for cause in measured):
+                suffix = "-before-tuning"
+            key = f"diagnosis_verdict.proved-module{suffix}"
     if measured:
         said = texts.rich(key, losses=_losses(measured, texts), **values)
     elif outside and not others:
