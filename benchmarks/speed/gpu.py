@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    images = load_images(str(arguments.cifar10))
+    images = load_images(str(arguments.cifar10.resolve()))
     split = make_split(images, seed=0)[0]
     recipe = resolve_recipe(read_recipe(arguments.recipe), images, split, None, Overrides())
     bench = Bench(images, split, device, SilentObserver())
