@@ -11,7 +11,12 @@ from headstart.models.network import blocks_from_head
 from headstart.records import Recipe
 from headstart.training.batches import ArrayBatches
 from headstart.training.criterion import classification_loss
-from headstart.training.distillation import DistillationCriterion, StudentClassifier, distillation_targets
+from headstart.training.distillation import (
+    BothDirections,
+    DistillationCriterion,
+    StudentClassifier,
+    distillation_targets,
+)
 from headstart.training.engine import train_network
 
 CPU = torch.device("cpu")
@@ -40,6 +45,16 @@ def test_the_targets_do_not_hang_on_the_signs_of_the_eigenvectors(monkeypatch: p
 def test_at_most_256_directions_are_targets() -> None:
     features = np.random.default_rng(0).normal(size=(600, 300)).astype(np.float32)
     assert distillation_targets(features, np.arange(600)).shape == (600, 256)
+
+
+def test_a_teacher_that_is_asked_about_both_directions_says_the_same_of_both() -> None:
+    torch.manual_seed(0)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 6, 5))
+    images = torch.rand(4, 3, 6, 6)
+    both = BothDirections(teacher)
+    assert torch.allclose(both(images), (teacher(images) + teacher(images.flip(3))) / 2)
+    assert torch.allclose(both(images), both(images.flip(3)), atol=1e-6)
+    assert not torch.allclose(teacher(images), teacher(images.flip(3)), atol=1e-2)
 
 
 def test_the_loss_is_cross_entropy_plus_weighted_distance() -> None:

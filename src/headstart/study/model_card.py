@@ -124,15 +124,15 @@ def _own_accuracy(results: Mapping[str, Any], classes: int) -> str:
 def _teacher(teacher: Mapping[str, Any] | None, seconds: float | None) -> list[str]:
     if teacher is None:
         return []
-    seen = teacher["preprocessing"]
+    seen, mirrored = teacher["preprocessing"], ", in both directions" if teacher.get("both_directions") else ""
     took = (
         f"; its features took {seconds / 3600:.2f} hours, which the hours above do not hold"
         if seconds is not None
         else ""
     )
     return [
-        f"| teacher | {teacher['name']}, each image at {seen['input_size']} px ({seen['interpolation']}), weight of its part of "
-        f"the loss {teacher['weight']:g}{took} |",
+        f"| teacher | {teacher['name']}, each image at {seen['input_size']} px ({seen['interpolation']}){mirrored}, weight of its "
+        f"part of the loss {teacher['weight']:g}{took} |",
         *([f"| the teacher's file says | {_in_a_cell(teacher['note'])} |"] if teacher.get("note") else []),
         f"| SHA-256 of the teacher's weights | `{teacher['weights_sha256']}` |",
     ]

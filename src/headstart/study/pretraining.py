@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from headstart.errors import RunError
 from headstart.files import write_text
-from headstart.models.backbones import Backbone, build_backbone, find_backbone, seeded_torch
+from headstart.models.backbones import Backbone, find_backbone, seeded_torch
 from headstart.models.network import BackboneClassifier, build_network
 from headstart.models.weights import WeightsFile, read_weights_file, write_weights_file
 from headstart.randomness import derive_seed
@@ -35,6 +35,7 @@ from headstart.study.pretraining_request import (
     Material,
     PretrainRequest,
     gather_material,
+    teacher_network,
     teacher_preprocessing,
 )
 from headstart.study.weights_metadata import trained_on, weights_metadata, written_budget
@@ -248,10 +249,11 @@ def _taught(
 
 
 def _teacher_features(material: Material, teacher: Backbone, observer: Observer) -> Features:
+    network, key = teacher_network(teacher, material.recipe)
     return extract_features(
         material.images,
-        build_backbone(teacher),
-        f"{teacher.weights_sha256}",
+        network,
+        key,
         teacher_preprocessing(teacher, material.images),
         device=material.device,
         reporter=observer,

@@ -9,12 +9,12 @@ import torch
 from headstart.environment import describe_environment
 from headstart.errors import RunError
 from headstart.files import canonical_json, read_json, sha256_of_text, write_json
-from headstart.models.backbones import build_backbone, untrained_backbone
+from headstart.models.backbones import untrained_backbone
 from headstart.models.network import NetworkSpec, build_network, classifier_spec
 from headstart.records import Recipe, changed_fields
 from headstart.study.planning import PretrainingPlan
 from headstart.study.prediction import augmented, epoch_seconds, extraction_seconds, time_steps
-from headstart.study.pretraining_request import Material, PretrainRequest, teacher_preprocessing
+from headstart.study.pretraining_request import Material, PretrainRequest, teacher_network, teacher_preprocessing
 from headstart.training.checkpoint import epochs_done
 from headstart.training.features import are_extracted
 
@@ -23,7 +23,7 @@ CHECKPOINT = "checkpoint.safetensors"
 
 _PLAN = "plan.json"
 _OF_A_MACHINE = ("gpu", "processor", "threads", "torch", "headstart")
-_RECIPE_VERSION = 4  # raise it when the same request would train other weights, a recipe's changed default included
+_RECIPE_VERSION = 5  # raise it when the same request would train other weights, a recipe's changed default included
 
 
 def pretraining_identity(material: Material, recipe: Recipe) -> str:
@@ -133,6 +133,7 @@ def _teaching_seconds(material: Material) -> float:
     if teacher is None:
         return 0.0
     seen = teacher_preprocessing(teacher, images)
-    if are_extracted(images, f"{teacher.weights_sha256}", seen, device=device):
+    network, key = teacher_network(teacher, material.recipe)
+    if are_extracted(images, key, seen, device=device):
         return 0.0
-    return extraction_seconds(build_backbone(teacher), images, seen, device, f"{teacher.weights_sha256}")
+    return extraction_seconds(network, images, seen, device, key)

@@ -5,18 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from headstart.data.sources import load_images
 from headstart.data.splits import TRAIN, UNASSIGNED, VAL, draw_stratified, find_duplicates
 from headstart.errors import DataError
-from headstart.models.backbones import Backbone, find_backbone
+from headstart.models.backbones import Backbone, build_backbone, find_backbone
 from headstart.models.small32 import FAMILY, LARGEST_IMAGE, NATIVE_SIZE
 from headstart.randomness import generator
-from headstart.records import Augmentation, DuplicateReport, ImageSet, Preprocessing, Recipe, Split
+from headstart.records import MIRRORING, Augmentation, DuplicateReport, ImageSet, Preprocessing, Recipe, Split
 from headstart.study.checks import require, training_checks
 from headstart.study.judge import Judge, load_judges
 from headstart.study.observer import Observer, decoding_progress
 from headstart.study.resolving import backbone_preprocessing, channel_contract
+from headstart.training.distillation import BothDirections
 
 DEFAULT_EPOCHS = 16
 
@@ -24,6 +26,10 @@ _LEAST_VAL_SHARE = 0.02  # chosen: enough of a large set (2,000 of Tiny ImageNet
 _LARGEST_VAL_SHARE = 0.1  # chosen: no more of a small one, which needs its images to learn from
 _VAL_IMAGES = 1000  # chosen: +-1.5 points at most; a dozen images would tell nothing
 _NOT_USED = -1
+
+_TEACHER_ENLARGED = 3
+"""Times a teacher's images are enlarged, up to its native size. Measured (docs/log.md): a probe on MobileNetV2's features of Tiny
+ImageNet (64 px) was best at 192 px."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +111,20 @@ def gather_material(request: PretrainRequest, device: torch.device, observer: Ob
 
 
 def teacher_preprocessing(teacher: Backbone, images: ImageSet) -> Preprocessing:
-    """The teacher sees each whole image once, at the size that suits it."""
-    return backbone_preprocessing(teacher, images.canvas)
+    """What the teacher sees of each whole image: it is enlarged further than for a probe, since it is looked at once."""
+    usual = backbone_preprocessing(teacher, images.canvas)
+    if teacher.fixed_size:
+        return usual
+    larger = min(_TEACHER_ENLARGED * images.canvas, teacher.native_size)
+    return backbone_preprocessing(teacher, images.canvas, max(usual.input_size, larger))
+
+
+def teacher_network(teacher: Backbone, recipe: Recipe) -> tuple[nn.Module, str]:
+    """The teacher as it is asked, about both mirror images where the student sees both, and the key that its features are kept under."""
+    network = build_backbone(teacher)
+    if recipe.augmentation not in MIRRORING:
+        return network, f"{teacher.weights_sha256}"
+    return BothDirections(network), f"{teacher.weights_sha256} in both directions"
 
 
 def _require_meaning(request: PretrainRequest) -> None:

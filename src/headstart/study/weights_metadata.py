@@ -13,7 +13,7 @@ from headstart.models.backbones import Backbone
 from headstart.models.cost import complexity
 from headstart.models.network import BackboneClassifier
 from headstart.models.weights import hash_of_state, read_weights_file
-from headstart.records import ImageSet, Recipe, lasting_settings
+from headstart.records import MIRRORING, ImageSet, Recipe, lasting_settings
 from headstart.study.pretraining_plan import epochs_in_words, pretraining_identity
 from headstart.study.pretraining_request import Material, teacher_preprocessing
 from headstart.training.batches import ImageBatches
@@ -48,7 +48,7 @@ def weights_metadata(material: Material, recipe: Recipe, network: BackboneClassi
         "results": json.dumps(_results(material, recipe, network, fitted), allow_nan=False),
     }
     if teacher is not None:
-        metadata["teacher"] = json.dumps(_said_of_teacher(teacher, images))
+        metadata["teacher"] = json.dumps(_said_of_teacher(teacher, images, recipe))
     if (budget := written_budget(material)) is not None:
         metadata["budget_seconds"] = budget
     return metadata
@@ -67,7 +67,7 @@ def written_budget(material: Material) -> str | None:
     return None if seconds is None else str(float(seconds))
 
 
-def _said_of_teacher(teacher: Backbone, images: ImageSet) -> dict[str, Any]:
+def _said_of_teacher(teacher: Backbone, images: ImageSet, recipe: Recipe) -> dict[str, Any]:
     note = read_weights_file(teacher.path).metadata.get("note") if teacher.path is not None else None
     return {
         "name": teacher.name,
@@ -75,6 +75,7 @@ def _said_of_teacher(teacher: Backbone, images: ImageSet) -> dict[str, Any]:
         "licence": teacher.licence,
         "pretraining": teacher.pretraining,
         "preprocessing": asdict(teacher_preprocessing(teacher, images)),
+        "both_directions": recipe.augmentation in MIRRORING,
         "weight": TEACHER_WEIGHT,
         **({"note": note} if note else {}),
     }

@@ -41,6 +41,21 @@ class StudentClassifier(BackboneClassifier):
         return torch.cat([logits, self.projection(pooled)], dim=1) if self.training else logits
 
 
+class BothDirections(nn.Module):
+    """A frozen teacher that is asked about an image and its mirror image: the mean of both features says more than one (docs/log.md).
+
+    Shapes: as the teacher's, `(N, 3, S, S) float32` to `(N, features) float32`.
+    """
+
+    def __init__(self, teacher: nn.Module) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = (self.teacher(images) + self.teacher(images.flip(3))) / 2
+        return features
+
+
 class DistillationCriterion(Criterion):
     """Cross-entropy, plus `weight` times one minus the cosine between the student's projection and its targets.
 
