@@ -1,7 +1,7 @@
 """The backbones that come with headstart against an ImageNet backbone and against training from scratch, on CIFAR-10.
 
     python benchmarks/small_images.py --cifar10 DIR --weights DIR [--parts speed,widths,probe,taps,few,budget]
-        [--seeds 3] [--labels 500,5000] [--opponents fast,small32_m-scratch,cnn]
+        [--seeds 3] [--labels 500,5000] [--tuned small32_l,small32_m] [--opponents fast,small32_m-scratch,cnn]
 
 DIR of CIFAR-10 has train/<class>/ and test/<class>/; DIR of weights has mobilenetv2_100.safetensors. Every part is one
 process on one machine; what is compared is measured in turns. Results go to `benchmarks/results/small_images.json` (a
@@ -14,7 +14,7 @@ probe    linear probe on frozen features with 500, 5,000 and all labels, test ac
 widths   images/s of other channel numbers at about the multiply-adds of small32_m and small32_s
 taps     the probe with 5,000 labels on parts of small32_m's features: which map, mean or maximum
 few      fine-tuning with 500 and 5,000 labels against scratch networks that get the same labels, at least the seconds that
-         fine-tuning took, and at least their own default number of epochs
+         the longest fine-tuning took, and at least their own default number of epochs
 budget   fine-tuning with all labels in ten minutes of training, against scratch networks that train at least as long
 
 Of the last two, the results name the opponents that were not run.
@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from headstart.analysis.statistics import bootstrap_accuracy, paired_difference
@@ -59,12 +60,21 @@ from headstart.training.probe import fit_probe
 RESULTS = Path(__file__).parent / "results" / "small_images.json"
 CPU = torch.device("cpu")
 LABELS = (500, 5000)
-SMALL = ("small32_m", "small32_s")
+SMALL = ("small32_l", "small32_m", "small32_s")
+MIDDLE = "small32_m"
+"""What `headstart compare` takes by default; its taps and its architecture from scratch are measured."""
 OTHER_WIDTHS = {
-    "small32_m": ((32, 80, 112, 208), (48, 64, 104, 208), (16, 56, 128, 224), (32, 64, 128, 176)),
+    "small32_m": (
+        (32, 64, 112, 224),
+        (32, 64, 112, 192),
+        (32, 64, 112, 176),
+        (32, 64, 96, 224),
+        (32, 64, 128, 160),
+        (32, 56, 112, 208),
+    ),
     "small32_s": ((16, 32, 56, 112), (24, 24, 56, 112), (12, 24, 72, 112), (16, 32, 64, 64)),
 }
-"""Channels of stem and stages: wider early, wider stem, narrower stem, narrower last stage."""
+"""Channels of stem and stages, around those that were chosen."""
 
 PEER = "mobilenetv2_100"
 PEER_SIZES = (32, 96, 160)
@@ -73,8 +83,8 @@ ROUNDS, WAY_SECONDS = 5, 2 / 3  # of each way in each round
 SPEED_IMAGES = 256  # of each contender, prepared before the clock starts
 ENOUGH_FOR_A_RACE = 10**9  # images to come: the best way is wanted, however long its race
 BUDGET_SECONDS = 600.0
-OPPONENTS = ("fast", f"{SMALL[0]}-scratch", "cnn")
-"""Both default networks from scratch, and between them the small backbone's own architecture with weights drawn anew."""
+OPPONENTS = ("fast", f"{MIDDLE}-scratch", "cnn")
+"""Both default networks from scratch, and between them a small backbone's own architecture with weights drawn anew."""
 
 PACE_IMAGES = 3000  # chosen: a pace is read from the epochs that so many images make, at least one
 PACE_MARGIN = 1.05  # chosen: epochs differ by a few percent, and an opponent's training must not come out shorter
@@ -97,12 +107,13 @@ def main() -> None:
     parser.add_argument("--parts", default="speed,widths,probe,taps,few,budget")
     parser.add_argument("--seeds", type=int, default=3, help="of the part few")
     parser.add_argument("--labels", default=",".join(map(str, LABELS)), help="of the part few; other rows stay")
+    parser.add_argument("--tuned", default="small32_l,small32_m", help="of the parts few and budget")
     parser.add_argument("--opponents", default=",".join(OPPONENTS), help="of the parts few and budget")
     arguments = parser.parse_args()
-    opponents = arguments.opponents.split(",")
+    opponents, tuned = arguments.opponents.split(","), arguments.tuned.split(",")
     if unknown := sorted(set(opponents) - set(OPPONENTS)):
         raise SystemExit(f"There is no opponent {', '.join(unknown)}. There are {', '.join(OPPONENTS)}.")
-    images = replace(load_images(str(arguments.cifar10)), mirror_safe=True)  # as for the built-in CIFAR-10
+    images = replace(load_images(str(arguments.cifar10.resolve())), mirror_safe=True)  # as for the built-in CIFAR-10
     split, _ = make_split(images)
     results: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {}
     wanted = [int(labels) for labels in arguments.labels.split(",")]
@@ -111,8 +122,8 @@ def main() -> None:
         "widths": widths,
         "probe": lambda: probes(images, split, arguments.weights),
         "taps": lambda: taps(images, split, arguments.weights),
-        "few": lambda: few_labels(images, split, arguments.weights, arguments.seeds, wanted, opponents),
-        "budget": lambda: same_budget(images, split, arguments.weights, opponents),
+        "few": lambda: few_labels(images, split, arguments.seeds, wanted, tuned, opponents),
+        "budget": lambda: same_budget(images, split, tuned, opponents),
     }
     RESULTS.parent.mkdir(exist_ok=True)
     for name in arguments.parts.split(","):
@@ -193,7 +204,8 @@ def widths() -> list[dict[str, Any]]:
     """Images per second of the family's architecture with its channels shared out otherwise, in turns, medians."""
     inputs = torch.zeros(BATCHES[1], 3, 32, 32)
     rows, runs = [], []
-    for channels in (FAMILY[SMALL[0]], *OTHER_WIDTHS[SMALL[0]], FAMILY[SMALL[1]], *OTHER_WIDTHS[SMALL[1]]):
+    listed = [channels for name, others in OTHER_WIDTHS.items() for channels in (FAMILY[name], *others)]
+    for channels in listed:
         module = Small32(channels).eval()
         forward, engine = choose_forward(module, inputs[:4], CPU)
         size = complexity(module, 32)
@@ -230,7 +242,7 @@ def probes(images: ImageSet, split: Split, weights: Path) -> list[dict[str, Any]
 
 def taps(images: ImageSet, split: Split, weights: Path) -> list[dict[str, Any]]:
     """The probe on parts of the features of the middle width."""
-    backbone = find_backbone(SMALL[0], weights)
+    backbone = find_backbone(MIDDLE, weights)
     features = extract_features(
         images,
         build_backbone(backbone),
@@ -239,7 +251,7 @@ def taps(images: ImageSet, split: Split, weights: Path) -> list[dict[str, Any]]:
         device=CPU,
         reporter=SilentObserver(),
     ).values
-    middle, last = FAMILY[SMALL[0]][2:]
+    middle, last = FAMILY[MIDDLE][2:]
     ends = np.cumsum([0, middle, middle, middle, last, last, last])
     columns = [np.arange(first, end) for first, end in pairwise(ends)]  # mean, centre, maximum of each map
     part = fewer_labels(images, split, 5000)
@@ -266,36 +278,34 @@ def taps(images: ImageSet, split: Split, weights: Path) -> list[dict[str, Any]]:
 
 
 def few_labels(
-    images: ImageSet, split: Split, weights: Path, seeds: int, wanted: list[int], opponents: list[str]
+    images: ImageSet, split: Split, seeds: int, wanted: list[int], tuned: list[str], opponents: list[str]
 ) -> Iterator[dict[str, Any]]:
     """Fine-tuning with few labels against scratch networks with the same labels, at least the same seconds and their own epochs."""
     for labels in wanted:
-        part = fewer_labels(images, split, labels)
-        backbone = find_backbone(SMALL[0], weights)
-        tuned = fine_tune_recipe(SMALL[0], images).with_changes(epochs=small_fine_tune_epochs(labels))
-        winners = [_trial(images, part, tuned, backbone, seed) for seed in range(seeds)]
-        row = {"labels": labels, **_row(winners)}
-        print(labels, tuned.name, row["test_accuracy"]["mean"], row["train_seconds"], flush=True)
-        yield row
+        part, winners = fewer_labels(images, split, labels), {}
+        for name in tuned:
+            recipe = fine_tune_recipe(name, images).with_changes(epochs=small_fine_tune_epochs(labels))
+            winners[recipe.name] = [_trial(images, part, recipe, find_backbone(name), seed) for seed in range(seeds)]
+            yield _printed(labels, winners[recipe.name])
+        longest = max(_seconds(results) for results in winners.values())
         for scratch, architecture in scratch_opponents(images, labels, opponents):
-            results = lasting_trials(row["train_seconds"], scratch, architecture, images, part, seeds)
-            yield _against(labels, results, winners)
+            yield _printed(labels, lasting_trials(longest, scratch, architecture, images, part, seeds), winners)
 
 
-def same_budget(images: ImageSet, split: Split, weights: Path, opponents: list[str]) -> Iterator[dict[str, Any]]:
-    """All labels and ten minutes of training; the opponents train at least as long as fine-tuning then did."""
-    backbone, labels = find_backbone(SMALL[0], weights), len(split.train)
-    tuned = fine_tune_recipe(SMALL[0], images)
-    pace = measured_pace(tuned, backbone, images, split)
-    tuned = tuned.with_changes(epochs=max(int((BUDGET_SECONDS - pace.once) / pace.per_epoch), 1))
-    winner = _trial(images, split, tuned, backbone, seed=0)
-    row = {"labels": labels, **_row([winner])}
-    print(tuned.name, row["test_accuracy"]["mean"], row["train_seconds"], flush=True)
-    yield row
+def same_budget(images: ImageSet, split: Split, tuned: list[str], opponents: list[str]) -> Iterator[dict[str, Any]]:
+    """All labels and ten minutes of training; the opponents train at least as long as the longest fine-tuning then did."""
+    labels, winners = len(split.train), {}
+    for name in tuned:
+        recipe, backbone = fine_tune_recipe(name, images), find_backbone(name)
+        pace = measured_pace(recipe, backbone, images, split)
+        recipe = recipe.with_changes(epochs=max(int((BUDGET_SECONDS - pace.once) / pace.per_epoch), 1))
+        winners[recipe.name] = [_trial(images, split, recipe, backbone, seed=0)]
+        yield _printed(labels, winners[recipe.name])
+    longest = max(_seconds(results) for results in winners.values())
     for scratch, architecture in scratch_opponents(images, labels, opponents):
         # One epoch at least, not its own number: of the slower two that would be much more than the budget.
-        results = lasting_trials(row["train_seconds"], scratch, architecture, images, split, seeds=1, least=1)
-        yield _against(labels, results, [winner])
+        results = lasting_trials(longest, scratch, architecture, images, split, seeds=1, least=1)
+        yield _printed(labels, results, winners)
 
 
 def not_run(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -309,17 +319,23 @@ def not_run(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _against(labels: int, opponents: list[TrialResult], winners: list[TrialResult]) -> dict[str, Any]:
-    row = {"labels": labels, **_row(opponents, winners)}
+def _printed(
+    labels: int, results: list[TrialResult], winners: dict[str, list[TrialResult]] | None = None
+) -> dict[str, Any]:
+    row = {"labels": labels, **_row(results, winners)}
     print(labels, row["name"], row["test_accuracy"]["mean"], row["train_seconds"], flush=True)
     return row
+
+
+def _seconds(results: list[TrialResult]) -> float:
+    return statistics.median(result.cost.train_seconds for result in results)
 
 
 def scratch_opponents(images: ImageSet, labels: int, wanted: list[str]) -> list[tuple[Recipe, Backbone | None]]:
     """Those of `OPPONENTS` that are wanted, each as it is by default for so many labels."""
     plain = scratch_recipe(images)
-    same = plain.with_changes(name=f"{SMALL[0]}-scratch", backbone=SMALL[0])
-    listed = [(fast_recipe(images, labels), None), (same, untrained_backbone(SMALL[0])), (plain, None)]
+    same = plain.with_changes(name=f"{MIDDLE}-scratch", backbone=MIDDLE)
+    listed = [(fast_recipe(images, labels), None), (same, untrained_backbone(MIDDLE)), (plain, None)]
     return [(recipe, backbone) for recipe, backbone in listed if recipe.name in wanted]
 
 
@@ -357,7 +373,7 @@ def lasting_trials(
     for _ in range(ATTEMPTS):
         lengthened = recipe.with_changes(epochs=epochs)
         results = [_trial(images, split, lengthened, backbone, seed) for seed in range(seeds)]
-        spent = statistics.median(result.cost.train_seconds for result in results)
+        spent = _seconds(results)
         if spent >= seconds:
             return results
         print(f"{recipe.name}: {epochs} epochs took {spent:.1f} s of {seconds:.1f}; once more with more", flush=True)
@@ -383,24 +399,30 @@ def _trial(images: ImageSet, split: Split, recipe: Recipe, backbone: Backbone | 
         return run_trial(bench, resolved, backbone, seed, "benchmark", Path(folder)).result
 
 
-def _row(results: list[TrialResult], winners: list[TrialResult] | None = None) -> dict[str, Any]:
-    correct = np.stack([result.test_logits.argmax(1) == result.test_labels for result in results])
+def _row(results: list[TrialResult], winners: dict[str, list[TrialResult]] | None = None) -> dict[str, Any]:
+    correct = _right(results)
     row: dict[str, Any] = {
         "name": results[0].recipe.name,
         "epochs": results[0].recipe.epochs,
         "seeds": len(results),
         "test_images": correct.shape[1],
         "test_accuracy": asdict(bootstrap_accuracy(correct)),
-        "train_seconds": round(statistics.median(result.cost.train_seconds for result in results), 1),
+        "train_seconds": round(_seconds(results), 1),
         "parts_of_seconds": {
             part: round(statistics.median(getattr(result.cost, f"{part}_seconds") for result in results), 1)
             for part in ("data", "features", "head", "network")
         },
     }
     if winners is not None:
-        best = np.stack([result.test_logits.argmax(1) == result.test_labels for result in winners])
-        row["fine_tuned_minus_this"] = asdict(paired_difference(best, correct))
+        row["fine_tuned_minus_this"] = {
+            name: asdict(paired_difference(_right(best), correct)) for name, best in winners.items()
+        }
     return row
+
+
+def _right(results: list[TrialResult]) -> npt.NDArray[np.bool_]:
+    """`(seeds, test images)`: which answers are right."""
+    return np.stack([result.test_logits.argmax(1) == result.test_labels for result in results])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from headstart.models.small32 import FAMILY
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "small-images.md"
 FIGURES = ROOT / "docs" / "figures"
-BLUE, ORANGE, GREEN, GRAY = "#2a5d9f", "#c25e1c", "#3a7d44", "#777777"
+BLUE, ORANGE, GREEN, LIGHT_GREEN, GRAY = "#2a5d9f", "#c25e1c", "#3a7d44", "#9cc7a4", "#777777"
 
 
 def main() -> None:
@@ -104,11 +104,10 @@ def fine_tuning_table(part: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in sorted(part["rows"], key=lambda row: row["labels"]):  # those of one number stay in their order
-        difference = row.get("fine_tuned_minus_this")
-        gain = (
-            f"{100 * difference['mean']:+.1f} [{100 * difference['low']:.1f}, {100 * difference['high']:.1f}]"
-            if difference
-            else ""
+        gain = "; ".join(
+            f"{name.removesuffix('-finetune')} {100 * difference['mean']:+.1f} "
+            f"[{100 * difference['low']:.1f}, {100 * difference['high']:.1f}]"
+            for name, difference in row.get("fine_tuned_minus_this", {}).items()
         )
         lines.append(
             f"| {row['labels']:,} | {row['name']} | {row['epochs']} | {row['seeds']} | {row['train_seconds']:,.0f} s | "
@@ -173,7 +172,7 @@ def _few_labels(results: dict[str, Any]) -> None:
                 continue
             accuracy = row["test_accuracy"]
             x = place + (number - (len(names) - 1) / 2) * 0.22
-            color = (GREEN, BLUE, GRAY, ORANGE)[number]
+            color = (GREEN, LIGHT_GREEN, BLUE, GRAY, ORANGE)[number]
             seen = name in axes.get_legend_handles_labels()[1]
             axes.bar(x, 100 * accuracy["mean"], 0.2, color=color, label=None if seen else name)
             axes.plot([x, x], [100 * accuracy["low"], 100 * accuracy["high"]], color="black", linewidth=1)

@@ -106,3 +106,11 @@ def test_the_page_names_opponents_that_were_not_run() -> None:
     part = {"rows": [row], "not_run": [{"labels": 5000, "name": "cnn"}]}
     assert fine_tuning_table(part).endswith("\n\nNot run: `cnn` with 5,000 labels.")
     assert "Not run" not in fine_tuning_table({"rows": [row], "not_run": []})
+
+
+def test_the_page_says_by_how_much_each_fine_tuned_network_is_ahead() -> None:
+    accuracy = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    row = {"labels": 500, "name": "fast", "epochs": 1, "seeds": 1, "train_seconds": 1.0, "test_accuracy": accuracy}
+    lead = {"mean": 0.15, "low": 0.1, "high": 0.2}
+    table = fine_tuning_table({"rows": [row | {"fine_tuned_minus_this": {"a-finetune": lead, "b-finetune": lead}}]})
+    assert table.endswith("| a +15.0 [10.0, 20.0]; b +15.0 [10.0, 20.0] |")

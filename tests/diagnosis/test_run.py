@@ -46,7 +46,7 @@ def own_weights(folder: Path) -> Path:
 
 def test_a_run_is_diagnosed_with_the_weights_that_it_used(tmp_path: Path) -> None:
     path = own_weights(tmp_path)
-    rival = Recipe(name="mine-probe", kind="probe", backbone=str(path), preprocessing=Preprocessing(8))
+    rival = Recipe(name="mine-probe", kind="probe", backbone=str(path), preprocessing=Preprocessing(4))
     compared = headstart.compare("digits", [rival], seeds=1, limit=400, runs=tmp_path, language="en")
     with pytest.raises(WeightsError, match=r"other weights of small32_s .* Name the run's weight file with --backbone"):
         headstart.diagnose(compared.folder, recipe="mine-probe", runs=tmp_path, language="en")

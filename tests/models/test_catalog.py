@@ -45,12 +45,13 @@ def test_each_name_leads_to_the_file_that_is_listed_under_it(tmp_path: Path) -> 
     assert [entry.name for entry in listed] == [
         str(tmp_path / "better.safetensors"),
         "small32_m",
+        "small32_l",
         str(BUNDLED_WEIGHTS / "small32_m.safetensors"),
         "small32_s",
     ]
     for entry in listed:
         assert find_backbone(entry.name, tmp_path).path == entry.path
-    assert [entry.origin for entry in listed] == ["file", "file", "package", "package"]
+    assert [entry.origin for entry in listed] == ["file", "file", "package", "package", "package"]
 
 
 def test_files_that_do_not_fit_are_apart(tmp_path: Path) -> None:

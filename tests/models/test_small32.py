@@ -9,6 +9,7 @@ import timm
 import torch
 
 from headstart.errors import WeightsUnavailableError
+from headstart.models import weights
 from headstart.models.backbones import build_backbone, find_backbone, made_for_small_images
 from headstart.models.cost import complexity
 from headstart.models.small32 import FAMILY, ResidualBlock, Small32
@@ -24,8 +25,8 @@ def test_timm_builds_it_by_name(name: str) -> None:
 
 def test_the_widths_cost_what_is_said_of_them() -> None:
     sizes = [complexity(Small32(channels), 32) for channels in FAMILY.values()]
-    assert [size.macs for size in sizes] == [12_828_672, 42_246_144, 87_146_496]
-    assert [size.parameters for size in sizes] == [461_312, 1_440_768, 2_948_976]
+    assert [size.macs for size in sizes] == [12_828_672, 33_030_144, 87_146_496]
+    assert [size.parameters for size in sizes] == [461_312, 1_071_840, 2_948_976]
     # By hand, the widest: 9 (kernel) x channels in x channels out x positions, layer by layer.
     stem, stage1 = 9 * 3 * 48 * 32**2, 9 * 48 * 96 * 16**2
     stage2, stage3 = 9 * (96 * 160 + 2 * 160**2) * 8**2, 9 * (160 * 320 + 2 * 320**2) * 4**2
@@ -44,7 +45,8 @@ def test_a_new_residual_block_passes_positive_maps_through() -> None:
     assert torch.equal(ResidualBlock(8).eval()(maps), maps)
 
 
-def test_a_width_without_weights_says_how_to_make_them() -> None:
+def test_a_width_without_weights_says_how_to_make_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "BUNDLED_WEIGHTS", tmp_path)
     with pytest.raises(WeightsUnavailableError, match="headstart pretrain DATA --architecture small32_l"):
         find_backbone("small32_l")
 
@@ -52,12 +54,16 @@ def test_a_width_without_weights_says_how_to_make_them() -> None:
 BUNDLED: dict[str, tuple[str, list[float]]] = {
     # name: (hash of the float16 and float32 tensors in the file, first features of the fixed input below)
     "small32_s": (
-        "718912cf8b65d043324da99285332d52b485b6b8a61097e3e9d73d5c2f5e4b0f",
-        [0.0283, 0.061, 0.0029, 0.0539, 1.8282, 0.2123],
+        "65b278dcc2e6605ae8abb3d23fec3484af92372c402f11874a3d4a11a36c90a6",
+        [0.0305, 0.1479, 0.0, 0.2703, 0.0049, 0.6083],
     ),
     "small32_m": (
-        "bd966aad4b61561daac6157065ee5ae7d998c3a14a9b1540eaa4b6792053a88d",
-        [0.0, 0.5305, 0.0, 0.0116, 0.2863, 0.0166],
+        "4d3247c81b6681259d0d98f32e39df0530aecddff89cdfc3f4a970cbd1a57419",
+        [0.0077, 0.3842, 0.0243, 0.0581, 0.2813, 0.2622],
+    ),
+    "small32_l": (
+        "3496151822a8cf3da0b446c44e3d639aa0168dabd81f02e82bcfe63d2dd8fbf0",
+        [0.0081, 0.0, 0.0207, 0.0354, 0.003, 0.077],
     ),
 }
 
@@ -120,10 +126,13 @@ def test_a_bundled_file_and_its_card_say_who_taught_it(name: str) -> None:
     path = BUNDLED_WEIGHTS / f"{name}.safetensors"
     metadata = read_weights_file(path).metadata
     teacher = json.loads(metadata["teacher"])
-    assert (teacher["name"], teacher["preprocessing"]["input_size"], teacher["weight"]) == ("mobilenetv2_100", 128, 20)
+    assert (teacher["name"], teacher["preprocessing"]["input_size"], teacher["weight"]) == ("mobilenetv2_100", 192, 20)
+    assert teacher["both_directions"]
     card = path.with_suffix(".md").read_text(encoding="utf-8")
     assert f"`{teacher['weights_sha256']}` |" in card
-    assert "mobilenetv2_100, each image at 128 px (bicubic), weight of its part of the loss 20" in card
+    assert (
+        "mobilenetv2_100, each image at 192 px (bicubic), in both directions, weight of its part of the loss 20" in card
+    )
 
 
 def test_rounding_changes_the_hash() -> None:

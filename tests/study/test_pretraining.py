@@ -22,6 +22,7 @@ from headstart.cli import studies
 from headstart.data.sources import load_images
 from headstart.errors import DataError, RunError, UsageError, WeightsError
 from headstart.files import sha256_of_file
+from headstart.models import weights
 from headstart.models.backbones import find_backbone
 from headstart.models.weights import read_weights_file
 from headstart.records import DuplicateReport, ImageSet, Split
@@ -29,11 +30,11 @@ from headstart.study import pretraining, pretraining_plan
 from headstart.study.observer import SilentObserver
 from headstart.study.planning import PretrainingPlan
 from headstart.study.pretraining import Pretrained, run_pretraining
-from headstart.study.pretraining_request import PretrainRequest, val_images
+from headstart.study.pretraining_request import PretrainRequest, teacher_preprocessing, val_images
 from headstart.study.run import StudyRequest, run_study
 from headstart.training.callbacks import HistoryLogger
 from headstart.training.engine import Training
-from tests.models.factory import TINY, write_tiny_weights
+from tests.models.factory import TINY, write_other_weights, write_tiny_weights
 
 CPU = torch.device("cpu")
 
@@ -250,6 +251,21 @@ def test_the_teacher_and_its_part_in_the_training_are_in_the_file_and_on_the_car
         f"| teacher | {TINY}, each image at 64 px (bicubic), weight of its part of the loss 20; its features took"
         in card
     )
+    assert not teacher["both_directions"]  # a mirrored digit is no digit, and the student sees none
+
+
+def test_a_teacher_is_asked_about_both_directions_where_its_student_sees_both(tmp_path: Path) -> None:
+    write_tiny_weights(tmp_path / "weights")
+    made = _run(_request(tmp_path, teacher=TINY, weights_dir=tmp_path / "weights", augmentation="crop-flip"))
+    assert json.loads(made.file.metadata["teacher"])["both_directions"]
+    assert "(bicubic), in both directions, weight of its part" in made.card.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("side", "seen"), [(8, 96), (40, 128), (64, 192), (100, 224)])
+def test_a_teacher_sees_images_enlarged_three_times_up_to_its_own_size(tmp_path: Path, side: int, seen: int) -> None:
+    teacher = find_backbone(str(write_other_weights(tmp_path, "large", seed=0)))
+    images = replace(load_images("digits", limit=30), images=np.zeros((30, side, side, 3), np.uint8))
+    assert teacher_preprocessing(replace(teacher, native_size=224), images).input_size == seen
 
 
 def test_the_hash_in_the_metadata_is_that_of_the_tensors_as_written(tmp_path: Path) -> None:
@@ -435,7 +451,8 @@ def test_what_cannot_be_meant_is_refused_before_any_work(tmp_path: Path, changes
     assert not list(tmp_path.glob("*.pretraining"))
 
 
-def test_a_teacher_without_weights_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_teacher_without_weights_is_an_error_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "BUNDLED_WEIGHTS", tmp_path)
     with pytest.raises(WeightsError, match="small32_l"):
         _run(_request(tmp_path, teacher="small32_l"))
 

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from headstart.bundle import load_bundle
 from headstart.errors import RunError, UsageError
 from headstart.files import read_json, write_json
+from headstart.models import weights
 from headstart.models.backbones import build_backbone, find_backbone
 from headstart.models.weights import BUNDLED_WEIGHTS
 from headstart.records import NotRun, Recipe, Split, TrialResult, trial_identity
@@ -222,7 +223,8 @@ def test_without_weights_the_transfer_recipes_are_set_aside_with_the_reason(
     assert f"put {TINY}.safetensors" in outcome.not_run[0].detail
 
 
-def test_of_a_family_that_no_hub_has_it_is_said_how_to_make_it(tmp_path: Path) -> None:
+def test_of_a_family_that_no_hub_has_it_is_said_how_to_make_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "BUNDLED_WEIGHTS", tmp_path)
     request = _request(tmp_path, backbones=("small32_l",), recipes=("small32_l-probe", "random-features", "majority"))
     outcome, notes = _run(request)
     assert notes.ran == ["random-features", "majority"]

@@ -20,7 +20,7 @@ LARGEST_IMAGE = 64
 
 FAMILY = {
     "small32_s": (16, 24, 64, 128),
-    "small32_m": (32, 64, 112, 224),
+    "small32_m": (32, 64, 96, 192),
     "small32_l": (48, 96, 160, 320),
 }
 """Channels of the stem and of the three stages: about 0.5, 1.4 and 3.0 million parameters; 13, 42 and 87 million
