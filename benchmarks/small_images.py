@@ -11,7 +11,7 @@ part that is not asked for keeps what it had), table and figures of docs/small-i
 speed    images/s of the frozen features in ONNX Runtime, each in its best way: one session on all threads with one of three batch
          sizes, or what headstart's own race chooses, mostly a session for each thread; five rounds in turns, medians
 probe    linear probe on frozen features with 500, 5,000 and all labels, test accuracy on all 10,000 test images
-widths   images/s of other channel numbers at about the multiply-adds of small32_m and small32_s
+widths   images/s of channel numbers around those of small32_m and small32_s
 taps     the probe with 5,000 labels on parts of small32_m's features: which map, mean or maximum
 few      fine-tuning with 500 and 5,000 labels against scratch networks that get the same labels, at least the seconds that
          the longest fine-tuning took, and at least their own default number of epochs
@@ -113,6 +113,8 @@ def main() -> None:
     opponents, tuned = arguments.opponents.split(","), arguments.tuned.split(",")
     if unknown := sorted(set(opponents) - set(OPPONENTS)):
         raise SystemExit(f"There is no opponent {', '.join(unknown)}. There are {', '.join(OPPONENTS)}.")
+    if unknown := sorted(set(tuned) - set(SMALL)):
+        raise SystemExit(f"{', '.join(unknown)} does not come with the package. What does: {', '.join(SMALL)}.")
     images = replace(load_images(str(arguments.cifar10.resolve())), mirror_safe=True)  # as for the built-in CIFAR-10
     split, _ = make_split(images)
     results: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {}
@@ -121,7 +123,7 @@ def main() -> None:
         "speed": lambda: speed(images, arguments.weights),
         "widths": widths,
         "probe": lambda: probes(images, split, arguments.weights),
-        "taps": lambda: taps(images, split, arguments.weights),
+        "taps": lambda: taps(images, split),
         "few": lambda: few_labels(images, split, arguments.seeds, wanted, tuned, opponents),
         "budget": lambda: same_budget(images, split, tuned, opponents),
     }
@@ -146,7 +148,7 @@ def main() -> None:
 
 def contenders(weights: Path) -> list[tuple[str, Backbone, Preprocessing]]:
     """The small backbones at 32 px, the ImageNet backbone at 32 px and enlarged."""
-    listed = [(f"{name}@32", find_backbone(name, weights), 32) for name in SMALL]
+    listed = [(f"{name}@32", find_backbone(name), 32) for name in SMALL]
     listed += [(f"{PEER}@{size}", find_backbone(PEER, weights), size) for size in PEER_SIZES]
     return [(label, backbone, backbone_preprocessing(backbone, 32, size)) for label, backbone, size in listed]
 
@@ -240,9 +242,9 @@ def probes(images: ImageSet, split: Split, weights: Path) -> list[dict[str, Any]
     return rows
 
 
-def taps(images: ImageSet, split: Split, weights: Path) -> list[dict[str, Any]]:
+def taps(images: ImageSet, split: Split) -> list[dict[str, Any]]:
     """The probe on parts of the features of the middle width."""
-    backbone = find_backbone(MIDDLE, weights)
+    backbone = find_backbone(MIDDLE)
     features = extract_features(
         images,
         build_backbone(backbone),

@@ -15,7 +15,15 @@ from headstart.models.small32 import FAMILY
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "small-images.md"
 FIGURES = ROOT / "docs" / "figures"
-BLUE, ORANGE, GREEN, LIGHT_GREEN, GRAY = "#2a5d9f", "#c25e1c", "#3a7d44", "#9cc7a4", "#777777"
+ORANGE, GREEN = "#c25e1c", "#3a7d44"
+COLOURS = {
+    "small32_l-finetune": GREEN,
+    "small32_m-finetune": "#9cc7a4",
+    "small32_s-finetune": "#d3e8d7",
+    "fast": "#2a5d9f",
+    "small32_m-scratch": "#777777",
+    "cnn": ORANGE,
+}
 
 
 def main() -> None:
@@ -165,22 +173,22 @@ def _few_labels(results: dict[str, Any]) -> None:
     labels = sorted({row["labels"] for row in rows})
     names = list(dict.fromkeys(row["name"] for row in sorted(rows, key=lambda row: row["labels"])))
     figure, axes = plt.subplots(figsize=(6.4, 3.6))
+    apart = 0.8 / len(names)
     for number, name in enumerate(names):
         for place, count in enumerate(labels):
             row = next((row for row in rows if (row["name"], row["labels"]) == (name, count)), None)
             if row is None:
                 continue
             accuracy = row["test_accuracy"]
-            x = place + (number - (len(names) - 1) / 2) * 0.22
-            color = (GREEN, LIGHT_GREEN, BLUE, GRAY, ORANGE)[number]
+            x = place + (number - (len(names) - 1) / 2) * apart
             seen = name in axes.get_legend_handles_labels()[1]
-            axes.bar(x, 100 * accuracy["mean"], 0.2, color=color, label=None if seen else name)
+            axes.bar(x, 100 * accuracy["mean"], 0.9 * apart, color=COLOURS[name], label=None if seen else name)
             axes.plot([x, x], [100 * accuracy["low"], 100 * accuracy["high"]], color="black", linewidth=1)
             axes.text(x, 100 * accuracy["high"] + 1, f"{100 * accuracy['mean']:.1f}", ha="center", fontsize=8)
     axes.set_xticks(range(len(labels)), [f"{count:,} labels" for count in labels])
     axes.set_ylabel("test accuracy, %")
     axes.set_ylim(0, 105)
-    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(names), fontsize=9)
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9)
     _save(figure, "small-images-labels.svg")
 
 

@@ -53,11 +53,13 @@ def test_a_training_that_ends_where_a_convex_head_ends_has_learned_what_there_wa
     assert not is_as_good({"loss": [1.0]}, probe)
 
 
-def test_rounded_weights_are_as_published_and_trained_ones_are_not() -> None:
+@pytest.mark.parametrize("scale_of", ["channel", "kernel"])
+def test_rounded_weights_are_as_published_and_trained_ones_are_not(scale_of: str) -> None:
     network = bundled_backbone()
     assert is_as_published(_subject(network))
     for parameter in network.parameters():
-        step = parameter.data.abs().amax(tuple(range(1, parameter.ndim)), keepdim=True) / 127
+        over = tuple(range(1 if scale_of == "channel" else 0, parameter.ndim))
+        step = parameter.data.abs().amax(over, keepdim=True) / 127
         parameter.data = (parameter.data / step).round() * step
     rounded = _subject(network)
     assert rounded.published is not None

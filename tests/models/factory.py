@@ -84,7 +84,7 @@ def write_foreign_files(folder: Path) -> dict[str, str]:
 
 
 def bundled_backbone(name: str = "small32_s") -> nn.Module:
-    """A bundled backbone, the smaller one by default, loaded as a user of timm would."""
+    """A bundled backbone, the smallest one by default, loaded as a user of timm would."""
     module: nn.Module = timm.create_model(name, num_classes=0)
     path = find_backbone(name).path
     assert path is not None

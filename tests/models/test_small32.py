@@ -141,6 +141,7 @@ def test_rounding_changes_the_hash() -> None:
 
 
 @pytest.mark.data
-def test_the_teacher_of_the_bundled_files_is_the_one_at_hand(real_weights: Path) -> None:
-    teacher = json.loads(read_weights_file(BUNDLED_WEIGHTS / "small32_m.safetensors").metadata["teacher"])
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_teacher_of_the_bundled_files_is_the_one_at_hand(name: str, real_weights: Path) -> None:
+    teacher = json.loads(read_weights_file(BUNDLED_WEIGHTS / f"{name}.safetensors").metadata["teacher"])
     assert find_backbone("mobilenetv2_100", real_weights).weights_sha256 == teacher["weights_sha256"]

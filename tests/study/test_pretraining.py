@@ -25,15 +25,23 @@ from headstart.files import sha256_of_file
 from headstart.models import weights
 from headstart.models.backbones import find_backbone
 from headstart.models.weights import read_weights_file
-from headstart.records import DuplicateReport, ImageSet, Split
+from headstart.records import DuplicateReport, ImageSet, Recipe, Split
 from headstart.study import pretraining, pretraining_plan
 from headstart.study.observer import SilentObserver
 from headstart.study.planning import PretrainingPlan
 from headstart.study.pretraining import Pretrained, run_pretraining
-from headstart.study.pretraining_request import PretrainRequest, teacher_preprocessing, val_images
+from headstart.study.pretraining_request import (
+    PretrainRequest,
+    teacher_key,
+    teacher_network,
+    teacher_preprocessing,
+    val_images,
+)
 from headstart.study.run import StudyRequest, run_study
 from headstart.training.callbacks import HistoryLogger
+from headstart.training.distillation import BothDirections
 from headstart.training.engine import Training
+from headstart.training.features import are_extracted
 from tests.models.factory import TINY, write_other_weights, write_tiny_weights
 
 CPU = torch.device("cpu")
@@ -258,10 +266,20 @@ def test_a_teacher_is_asked_about_both_directions_where_its_student_sees_both(tm
     write_tiny_weights(tmp_path / "weights")
     made = _run(_request(tmp_path, teacher=TINY, weights_dir=tmp_path / "weights", augmentation="crop-flip"))
     assert json.loads(made.file.metadata["teacher"])["both_directions"]
+    # Its features were made by that teacher and no other.
+    recipe = Recipe(name="any", kind="scratch", augmentation="crop-flip")
+    teacher = find_backbone(TINY, tmp_path / "weights")
+    network = teacher_network(teacher, recipe)
+    assert isinstance(network, BothDirections)
+    assert not network.training
+    images = load_images("digits", limit=300)
+    seen = teacher_preprocessing(teacher, images)
+    assert are_extracted(images, teacher_key(teacher, recipe), seen, device=torch.device("cpu"))
+    assert teacher_key(teacher, recipe) != teacher_key(teacher, recipe.with_changes(augmentation="crop"))
     assert "(bicubic), in both directions, weight of its part" in made.card.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("side", "seen"), [(8, 96), (40, 128), (64, 192), (100, 224)])
+@pytest.mark.parametrize(("side", "seen"), [(8, 96), (40, 128), (50, 160), (64, 192), (100, 224)])
 def test_a_teacher_sees_images_enlarged_three_times_up_to_its_own_size(tmp_path: Path, side: int, seen: int) -> None:
     teacher = find_backbone(str(write_other_weights(tmp_path, "large", seed=0)))
     images = replace(load_images("digits", limit=30), images=np.zeros((30, side, side, 3), np.uint8))

@@ -126,7 +126,7 @@ def pretrain(
         str, typer.Argument(help="Images with labels: as for compare. A test part of its own is left alone.")
     ],
     architecture: Annotated[
-        str, typer.Option(help="small32_s, small32_m or small32_l: about 0.5, 1.4 and 3.0 million parameters.")
+        str, typer.Option(help="small32_s, small32_m or small32_l: about 0.5, 1.1 and 2.9 million parameters.")
     ] = "small32_m",
     out: Annotated[
         Path | None, typer.Option(help="The weight file to write. Default: <architecture>.safetensors here.")

@@ -23,9 +23,9 @@ FAMILY = {
     "small32_m": (32, 64, 96, 192),
     "small32_l": (48, 96, 160, 320),
 }
-"""Channels of the stem and of the three stages: about 0.5, 1.4 and 3.0 million parameters; 13, 42 and 87 million
-multiply-adds at 32 px. Chosen between speed and accuracy: some widths of about equal cost are quicker (docs/small-images.md);
-of two ways to spend a third more multiply-adds on the middle one, wider stages were the more accurate (docs/log.md)."""
+"""Channels of the stem and of the three stages: about 0.5, 1.1 and 2.9 million parameters; 13, 33 and 87 million
+multiply-adds at 32 px. The middle one is as wide as leaves it twice as quick as MobileNetV2 at 96 px (docs/log.md); some widths of
+about equal cost are quicker (docs/small-images.md)."""
 
 
 class Small32(nn.Module):
@@ -105,5 +105,5 @@ def small32_m(pretrained: bool = False, **_: Any) -> Small32:
 
 @register_model  # type: ignore[untyped-decorator]
 def small32_l(pretrained: bool = False, **_: Any) -> Small32:
-    """The largest width, for a GPU or a long night."""
+    """The largest width, the most accurate."""
     return Small32(FAMILY["small32_l"])

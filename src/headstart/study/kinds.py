@@ -32,6 +32,7 @@ from headstart.models.network import (
     build_network,
     classifier_spec,
 )
+from headstart.models.weights import hash_of_state
 from headstart.randomness import derive_seed
 from headstart.records import ImageSet, Kind, Logits, Preprocessing, Recipe, Split
 from headstart.training.batches import ArrayBatches, Batches, ImageBatches
@@ -270,9 +271,10 @@ def _frozen_module(bench: Bench, recipe: Recipe, backbone: Backbone, seed: int) 
     if recipe.kind != "random-features":
         return build_backbone(backbone), f"{backbone.weights_sha256}"
     module = build_random_backbone(backbone, derive_seed(seed, "random features"))
+    drawn = hash_of_state(module.state_dict())  # not the name: an architecture may change, and PyTorch's generator, too
     _calibrate_batch_norm(bench, recipe, module)
     part = bench.split.train[:: max(len(bench.split.train) // _CALIBRATION_IMAGES, 1)]
-    return module, f"random|{backbone.architecture}|{sorted(backbone.timm_arguments.items())}|{seed}|{part.tolist()}"
+    return module, f"random|{drawn}|{sorted(backbone.timm_arguments.items())}|{part.tolist()}"
 
 
 def _calibrate_batch_norm(bench: Bench, recipe: Recipe, module: nn.Module) -> None:

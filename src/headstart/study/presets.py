@@ -15,7 +15,7 @@ DEFAULT_BACKBONE = "mobilenetv2_100"
 """The exercise's network: small, quick, and known to everybody."""
 
 SMALL_BACKBONE = "small32_m"
-"""The backbone for small images that comes with the package."""
+"""Of the backbones for small images that come with the package the one that is taken by default."""
 
 CLASSROOM_INPUT = 32  # the exercise fed the network CIFAR-10's own 32 px
 

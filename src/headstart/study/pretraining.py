@@ -35,6 +35,7 @@ from headstart.study.pretraining_request import (
     Material,
     PretrainRequest,
     gather_material,
+    teacher_key,
     teacher_network,
     teacher_preprocessing,
 )
@@ -249,11 +250,10 @@ def _taught(
 
 
 def _teacher_features(material: Material, teacher: Backbone, observer: Observer) -> Features:
-    network, key = teacher_network(teacher, material.recipe)
     return extract_features(
         material.images,
-        network,
-        key,
+        teacher_network(teacher, material.recipe),
+        teacher_key(teacher, material.recipe),
         teacher_preprocessing(teacher, material.images),
         device=material.device,
         reporter=observer,

@@ -133,7 +133,7 @@ def _teaching_seconds(material: Material) -> float:
     if teacher is None:
         return 0.0
     seen = teacher_preprocessing(teacher, images)
-    network, key = teacher_network(teacher, material.recipe)
+    key = teacher_key(teacher, material.recipe)
     if are_extracted(images, key, seen, device=device):
         return 0.0
-    return extraction_seconds(network, images, seen, device, key)
+    return extraction_seconds(teacher_network(teacher, material.recipe), images, seen, device, key)

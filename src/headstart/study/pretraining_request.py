@@ -27,9 +27,9 @@ _LARGEST_VAL_SHARE = 0.1  # chosen: no more of a small one, which needs its imag
 _VAL_IMAGES = 1000  # chosen: +-1.5 points at most; a dozen images would tell nothing
 _NOT_USED = -1
 
-_TEACHER_ENLARGED = 3
-"""Times a teacher's images are enlarged, up to its native size. Measured (docs/log.md): a probe on MobileNetV2's features of Tiny
-ImageNet (64 px) was best at 192 px."""
+_TEACHER_ENLARGED, _STRIDE = 3, 32
+"""Times a teacher's images are enlarged at least, and what its size is a multiple of. Measured (docs/log.md) with 64 px alone: a probe on
+MobileNetV2's features of Tiny ImageNet was best at 192 px."""
 
 
 @dataclass(frozen=True)
@@ -111,20 +111,26 @@ def gather_material(request: PretrainRequest, device: torch.device, observer: Ob
 
 
 def teacher_preprocessing(teacher: Backbone, images: ImageSet) -> Preprocessing:
-    """What the teacher sees of each whole image: it is enlarged further than for a probe, since it is looked at once."""
+    """What the teacher sees of each whole image: at least what a probe would, and three times the image's side up to its native size."""
     usual = backbone_preprocessing(teacher, images.canvas)
-    if teacher.fixed_size:
-        return usual
-    larger = min(_TEACHER_ENLARGED * images.canvas, teacher.native_size)
+    larger = min(-(-_TEACHER_ENLARGED * images.canvas // _STRIDE) * _STRIDE, teacher.native_size)
     return backbone_preprocessing(teacher, images.canvas, max(usual.input_size, larger))
 
 
-def teacher_network(teacher: Backbone, recipe: Recipe) -> tuple[nn.Module, str]:
-    """The teacher as it is asked, about both mirror images where the student sees both, and the key that its features are kept under."""
+def teacher_network(teacher: Backbone, recipe: Recipe) -> nn.Module:
+    """The teacher as it is asked: about both mirror images where the student sees both."""
     network = build_backbone(teacher)
-    if recipe.augmentation not in MIRRORING:
-        return network, f"{teacher.weights_sha256}"
-    return BothDirections(network), f"{teacher.weights_sha256} in both directions"
+    return BothDirections(network).eval() if sees_both_directions(recipe) else network
+
+
+def teacher_key(teacher: Backbone, recipe: Recipe) -> str:
+    """What the teacher's features are kept under."""
+    return f"{teacher.weights_sha256}{' in both directions' if sees_both_directions(recipe) else ''}"
+
+
+def sees_both_directions(recipe: Recipe) -> bool:
+    """Whether a student sees its images mirrored, too."""
+    return recipe.augmentation in MIRRORING
 
 
 def _require_meaning(request: PretrainRequest) -> None:

@@ -13,9 +13,9 @@ from headstart.models.backbones import Backbone
 from headstart.models.cost import complexity
 from headstart.models.network import BackboneClassifier
 from headstart.models.weights import hash_of_state, read_weights_file
-from headstart.records import MIRRORING, ImageSet, Recipe, lasting_settings
+from headstart.records import ImageSet, Recipe, lasting_settings
 from headstart.study.pretraining_plan import epochs_in_words, pretraining_identity
-from headstart.study.pretraining_request import Material, teacher_preprocessing
+from headstart.study.pretraining_request import Material, sees_both_directions, teacher_preprocessing
 from headstart.training.batches import ImageBatches
 from headstart.training.distillation import TEACHER_WEIGHT
 from headstart.training.engine import Fitted, predict_logits
@@ -75,7 +75,7 @@ def _said_of_teacher(teacher: Backbone, images: ImageSet, recipe: Recipe) -> dic
         "licence": teacher.licence,
         "pretraining": teacher.pretraining,
         "preprocessing": asdict(teacher_preprocessing(teacher, images)),
-        "both_directions": recipe.augmentation in MIRRORING,
+        "both_directions": sees_both_directions(recipe),
         "weight": TEACHER_WEIGHT,
         **({"note": note} if note else {}),
     }

@@ -232,10 +232,18 @@ def predict_logits(
             inputs = batches.inputs(order[done : done + size], None).to(device)
             outputs.append(network(inputs).float())
             done += len(inputs)
-            if device.type != "cpu":
-                size = max(EVALUATION_BATCH, _GPU_EVALUATION // inputs[0].numel())
+            size = evaluation_batch(device.type, inputs[0].numel())
     logits: Logits = torch.cat(outputs).cpu().numpy()
     return logits
+
+
+def evaluation_batch(device_type: str, numbers: int) -> int:
+    """How many inputs of so many numbers are evaluated at once: a GPU takes more where they are small.
+
+    >>> evaluation_batch("cpu", 3 * 32 * 32), evaluation_batch("cuda", 3 * 32 * 32), evaluation_batch("cuda", 3 * 224 * 224)
+    (256, 2730, 256)
+    """
+    return EVALUATION_BATCH if device_type == "cpu" else max(EVALUATION_BATCH, _GPU_EVALUATION // numbers)
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe, fused: bool | None) -> torch.optim.Optimizer:
