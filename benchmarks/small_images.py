@@ -17,7 +17,7 @@ few      fine-tuning with 500 and 5,000 labels against scratch networks that get
          the longest fine-tuning took, and at least their own default number of epochs
 budget   fine-tuning with all labels in ten minutes of training, against scratch networks that train at least as long
 
-Of the last two, the results name the opponents that were not run.
+Rows of the last two that are not asked for stay as they are. Of both, the results name the opponents that were not run.
 """
 
 import argparse
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--tuned", default="small32_l,small32_m", help="of the parts few and budget")
     parser.add_argument("--opponents", default=",".join(OPPONENTS), help="of the parts few and budget")
     arguments = parser.parse_args()
-    opponents, tuned = arguments.opponents.split(","), arguments.tuned.split(",")
+    opponents, tuned = ([name for name in part.split(",") if name] for part in (arguments.opponents, arguments.tuned))
     if unknown := sorted(set(opponents) - set(OPPONENTS)):
         raise SystemExit(f"There is no opponent {', '.join(unknown)}. There are {', '.join(OPPONENTS)}.")
     if unknown := sorted(set(tuned) - set(SMALL)):
@@ -130,8 +130,12 @@ def main() -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     for name in arguments.parts.split(","):
         started = time.perf_counter()
-        kept = results.get(name, {}).get("rows", []) if name == "few" else []
-        rows = [row for row in kept if row["labels"] not in wanted]
+        kept = results.get(name, {}).get("rows", [])
+        asked = [f"{one}-finetune" for one in tuned] + opponents
+        rows = {
+            "few": [row for row in kept if row["labels"] not in wanted],
+            "budget": [row for row in kept if row["name"] not in asked],
+        }.get(name, [])
         print(f"== {name}", flush=True)
         for row in parts[name]():
             rows.append(row)
