@@ -16,8 +16,8 @@ from headstart.records import Images
 _FEW_IMAGES = 4  # of which a gradient is computed
 _FEW = 0.05  # chosen: share of tensors that a conversion may round differently
 _ROUNDED = 1e-3
-"""Chosen: one minus the cosine of a kernel with itself in numbers of eight bits is below it (in the bundled networks at most 1e-4 with a scale
-for each output channel, 6e-4 with one for the kernel: docs/log.md); a training that changes what a network does leaves more."""
+"""Chosen: one minus the cosine of a kernel with itself in numbers of eight bits is below it (in the bundled networks at most 1e-4 with a
+scale for each output channel, 6e-4 with one for the kernel: docs/log.md); a training that changes what a network does leaves more."""
 
 _FAR = 0.5  # chosen: median shift of a channel's mean, in its own standard deviations; digits, which lose nothing, have 0.4
 _WIDE = 1.6

@@ -14,7 +14,13 @@ from headstart.models.network import NetworkSpec, build_network, classifier_spec
 from headstart.records import Recipe, changed_fields
 from headstart.study.planning import PretrainingPlan
 from headstart.study.prediction import augmented, epoch_seconds, extraction_seconds, time_steps
-from headstart.study.pretraining_request import Material, PretrainRequest, teacher_network, teacher_preprocessing
+from headstart.study.pretraining_request import (
+    Material,
+    PretrainRequest,
+    teacher_key,
+    teacher_network,
+    teacher_preprocessing,
+)
 from headstart.training.checkpoint import epochs_done
 from headstart.training.features import are_extracted
 

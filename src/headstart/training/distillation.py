@@ -16,8 +16,8 @@ from headstart.records import Indices, Labels
 from headstart.training.criterion import Criterion
 
 TEACHER_WEIGHT = 20.0
-"""Weight of the distillation part of the loss. Measured (docs/log.md) after three epochs, the teacher at 128 px, probe with 5,000 labels: 0: 58.5%,
-5: 60.7%, 20: 62.8%, the teacher alone: 62.2%."""
+"""Weight of the distillation part of the loss. Measured (docs/log.md) after three epochs, the teacher at 128 px, probe with 5,000
+labels: 0: 58.5%, 5: 60.7%, 20: 62.8%, the teacher alone: 62.2%."""
 
 _DIRECTIONS = 256  # chosen: principal directions of the teacher's features; they hold 95% of MobileNetV2's variance
 _BLOCK = 8192
