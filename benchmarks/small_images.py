@@ -130,12 +130,9 @@ def main() -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     for name in arguments.parts.split(","):
         started = time.perf_counter()
-        kept = results.get(name, {}).get("rows", [])
-        asked = [f"{one}-finetune" for one in tuned] + opponents
-        rows = {
-            "few": [row for row in kept if row["labels"] not in wanted],
-            "budget": [row for row in kept if row["name"] not in asked],
-        }.get(name, [])
+        rows = _kept(
+            name, results.get(name, {}).get("rows", []), wanted, [f"{one}-finetune" for one in tuned] + opponents
+        )
         print(f"== {name}", flush=True)
         for row in parts[name]():
             rows.append(row)
@@ -148,6 +145,13 @@ def main() -> None:
             if name in ("few", "budget"):
                 results[name]["not_run"] = not_run(rows)
             write_json(RESULTS, results)  # after each row: what is measured is not lost with what is interrupted
+
+
+def _kept(part: str, rows: list[dict[str, Any]], labels: list[int], names: list[str]) -> list[dict[str, Any]]:
+    """The rows of a part that are not measured anew: of other numbers of labels, or of other recipes with all labels."""
+    if part == "few":
+        return [row for row in rows if row["labels"] not in labels]
+    return [row for row in rows if part == "budget" and row["name"] not in names]
 
 
 def contenders(weights: Path) -> list[tuple[str, Backbone, Preprocessing]]:

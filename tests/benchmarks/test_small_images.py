@@ -114,3 +114,10 @@ def test_the_page_says_by_how_much_each_fine_tuned_network_is_ahead() -> None:
     lead = {"mean": 0.15, "low": 0.1, "high": 0.2}
     table = fine_tuning_table({"rows": [row | {"fine_tuned_minus_this": {"a-finetune": lead, "b-finetune": lead}}]})
     assert table.endswith("| a +15.0 [10.0, 20.0]; b +15.0 [10.0, 20.0] |")
+
+
+def test_rows_that_are_not_measured_anew_stay() -> None:
+    rows = [{"labels": labels, "name": name} for labels in (500, 5000) for name in ("a-finetune", "fast")]
+    assert small_images._kept("few", rows, [500], ["fast"]) == rows[2:]
+    assert small_images._kept("budget", rows, [500], ["fast"]) == [rows[0], rows[2]]
+    assert small_images._kept("widths", [{"channels": [1]}], [500], ["fast"]) == []
