@@ -121,3 +121,25 @@ def test_rows_that_are_not_measured_anew_stay() -> None:
     assert small_images._kept("few", rows, [500], ["fast"]) == rows[2:]
     assert small_images._kept("budget", rows, [500], ["fast"]) == [rows[0], rows[2]]
     assert small_images._kept("widths", [{"channels": [1]}], [500], ["fast"]) == []
+
+
+def test_opponents_train_as_long_as_the_longest_fine_tuning(
+    digits: tuple[ImageSet, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, split = digits
+    asked: list[float] = []
+
+    def lasting(seconds: float, *_: Any, **__: Any) -> list[Timed]:
+        asked.append(seconds)
+        return []
+
+    def trial(images: ImageSet, split: Split, recipe: Recipe, backbone: Any, seed: int) -> Timed:
+        return Timed(
+            recipe.with_changes(epochs=1), per_epoch={"small32_l": 7.0, "small32_s": 2.0}[str(recipe.backbone)]
+        )
+
+    monkeypatch.setattr(small_images, "_trial", trial)
+    monkeypatch.setattr(small_images, "_printed", lambda *_: {})
+    monkeypatch.setattr(small_images, "lasting_trials", lasting)
+    list(small_images.few_labels(images, split, 2, [50], ["small32_l", "small32_s"], ["fast"]))
+    assert asked == [7.0]
