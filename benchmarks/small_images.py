@@ -113,6 +113,8 @@ def main() -> None:
     opponents, tuned = ([name for name in part.split(",") if name] for part in (arguments.opponents, arguments.tuned))
     if unknown := sorted(set(opponents) - set(OPPONENTS)):
         raise SystemExit(f"There is no opponent {', '.join(unknown)}. There are {', '.join(OPPONENTS)}.")
+    if not tuned:
+        raise SystemExit(f"--tuned names one or more of {', '.join(SMALL)}.")
     if unknown := sorted(set(tuned) - set(SMALL)):
         raise SystemExit(f"{', '.join(unknown)} does not come with the package. What does: {', '.join(SMALL)}.")
     images = replace(load_images(str(arguments.cifar10.resolve())), mirror_safe=True)  # as for the built-in CIFAR-10

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.models.backbones import find_backbone
 from tests.models.factory import TINY, write_foreign_files, write_tiny_weights
 
 
@@ -144,6 +145,15 @@ def test_env_says_what_is_there_in_both_languages(terminal: Terminal) -> None:
     for part in ("PyTorch", "Threads", "Cache folder", TINY):
         assert part in english.stdout
     assert "Carpeta de caché" in spanish.stdout
+
+
+@pytest.mark.parametrize("language", ["C", "es_ES.UTF-8"])
+def test_eighty_columns_hold_the_licence_of_every_backbone(terminal: Terminal, language: str) -> None:
+    said = terminal("backbones", LANG=language, COLUMNS="80").stdout
+    assert "apache-2.0" in next(line for line in said.splitlines() if line.startswith(" mobilenetv3_large_100 "))
+    sentence = find_backbone("small32_m").licence
+    assert f"(1) {sentence}\n" in said
+    assert next(line for line in said.splitlines() if line.startswith(" small32_m ")).rstrip().endswith("(1)")
 
 
 def test_files_that_are_no_backbones_are_named_in_both_languages_and_disturb_nothing(

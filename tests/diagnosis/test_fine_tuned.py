@@ -63,7 +63,7 @@ def shaken(kept: int | None = None) -> nn.Module:
 
 def test_a_training_that_made_the_published_network_worse_is_named_and_undone(tmp_path: Path) -> None:
     images = load_images("digits", limit=900)
-    module = shaken(kept=2)
+    module = shaken(kept=1)
     head = trained_head(module, images, make_split(images)[0].train)
     classifier = nn.Sequential(module, head).eval()
     found = headstart.diagnose(classifier, images, preprocess=right, runs=tmp_path, language="en")
@@ -72,7 +72,7 @@ def test_a_training_that_made_the_published_network_worse_is_named_and_undone(tm
     assert (causes[11]["status"], causes[11]["evidence"]["code"]) == ("proved", "below-probe")
     assert "published weights in place of the fine-tuned ones" in found.verdict
     accuracy = found.record["accuracy"]
-    assert accuracy["repaired"] > 0.9 > accuracy["failing"] + 0.25
+    assert accuracy["repaired"] > 0.9 > accuracy["failing"] + 0.3
     assert found.record["repaired_recipe"]["kind"] == "probe"
     assert [change["code"] for change in found.record["repair"]["changes"] if change["cause"] == 11] == ["start-again"]
     lines = found.record["repair"]["code"]

@@ -12,6 +12,7 @@ import typer
 from headstart.cli.app import Language, Runs, app
 from headstart.errors import HeadstartError
 
+_SHORT_LICENCE = 10  # characters of apache-2.0, which most of them have
 _SHORT_NAME = 21  # characters of mobilenetv3_large_100, the longest of the names that are suggested
 
 
@@ -114,17 +115,19 @@ def backbones(
         typer.echo("".join(f"{line}\n" for line in unusable), err=True, nl=False)
         return
     console = Console()
-    table = Table(box=box.SIMPLE)
+    table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True)
     # A file's path may be longer than the terminal: it is folded before the columns beside it are cut.
     table.add_column(texts.get("cli.backbones_name"), overflow="fold", min_width=_SHORT_NAME)
-    for key, justify in (
-        ("origin", "left"),
-        ("size", "right"),
-        ("parameters", "right"),
-        ("file", "right"),
-        ("licence", "left"),
-    ):
-        table.add_column(texts.get(f"cli.backbones_{key}"), justify=justify)  # type: ignore[arg-type]
+    # Eighty columns hold them all where the words of these two are folded.
+    table.add_column(texts.get("cli.backbones_origin"), max_width=12)
+    table.add_column(texts.get("cli.backbones_size"), justify="right", max_width=8)
+    for key in ("parameters", "file"):
+        table.add_column(texts.get(f"cli.backbones_{key}"), justify="right")
+    table.add_column(texts.get("cli.backbones_licence"), min_width=_SHORT_LICENCE)
+    # A licence in a sentence stands below the table, under its number: beside the other columns there is no room for one.
+    sentences = list(
+        dict.fromkeys(entry.licence for entry in found.entries if len(entry.licence or "") > _SHORT_LICENCE)
+    )
     for entry in found.entries:
         table.add_row(
             escape(entry.name),
@@ -132,9 +135,11 @@ def backbones(
             f"{entry.native_size} px",
             texts.short_count(entry.parameters),
             texts.bytes(entry.file_bytes) if entry.file_bytes is not None else "–",
-            escape(entry.licence or "–"),
+            f"({sentences.index(entry.licence) + 1})" if entry.licence in sentences else escape(entry.licence or "–"),
         )
     console.print(table)
+    for number, sentence in enumerate(sentences, start=1):
+        console.print(f"({number}) {sentence}", markup=False)
     for line in unusable:
         console.print(line, style="red", markup=False, soft_wrap=True)
     console.print(texts.get("cli.backbones_note"), markup=False)
