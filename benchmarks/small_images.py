@@ -117,6 +117,10 @@ def main() -> None:
         raise SystemExit(f"--tuned names one or more of {', '.join(SMALL)}.")
     if unknown := sorted(set(tuned) - set(SMALL)):
         raise SystemExit(f"{', '.join(unknown)} does not come with the package. What does: {', '.join(SMALL)}.")
+    if unknown := sorted(set(arguments.parts.split(",")) - {"speed", "widths", "probe", "taps", "few", "budget"}):
+        raise SystemExit(
+            f"There is no part {', '.join(unknown)}. There are speed, widths, probe, taps, few and budget."
+        )
     images = replace(load_images(str(arguments.cifar10.resolve())), mirror_safe=True)  # as for the built-in CIFAR-10
     split, _ = make_split(images)
     results: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {}

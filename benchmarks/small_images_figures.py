@@ -36,7 +36,18 @@ def main() -> None:
     _accuracy_against_speed(results)
     _few_labels(results)
     page = PAGE.read_text(encoding="utf-8")
-    for name, table in {
+    for name, table in tables(results).items():
+        before, opened, rest = page.partition(f"<!-- {name} -->\n")
+        _, closed, after = rest.partition("<!-- end -->")
+        if not opened or not closed:
+            raise SystemExit(f"{PAGE} has no place for {name!r}: <!-- {name} --> and <!-- end -->, each on a line.")
+        page = f"{before}{opened}{table}\n{closed}{after}"
+    PAGE.write_text(page, encoding="utf-8")
+
+
+def tables(results: dict[str, Any]) -> dict[str, str]:
+    """What stands in each place of the page."""
+    return {
         "speed": speed_table(results),
         "probe": probe_table(results),
         "taps": taps_table(results),
@@ -44,13 +55,7 @@ def main() -> None:
         "few": fine_tuning_table(results["few"]),
         "budget": fine_tuning_table(results["budget"]),
         "machine": machine(results),
-    }.items():
-        before, opened, rest = page.partition(f"<!-- {name} -->\n")
-        _, closed, after = rest.partition("<!-- end -->")
-        if not opened or not closed:
-            raise SystemExit(f"{PAGE} has no place for {name!r}: <!-- {name} --> and <!-- end -->, each on a line.")
-        page = f"{before}{opened}{table}\n{closed}{after}"
-    PAGE.write_text(page, encoding="utf-8")
+    }
 
 
 def speed_table(results: dict[str, Any]) -> str:

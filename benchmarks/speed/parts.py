@@ -326,6 +326,8 @@ def memory(setting: Setting) -> Iterator[Row]:
     """Peak memory of the whole default comparison, seen from outside over all its processes."""
     limit, epochs = (300, 1) if setting.quick else (setting.limit, setting.epochs)
     limits = [*(("--limit", limit) if limit else ()), *(("--epochs", epochs) if epochs else ())]
+    if setting.budget:
+        limits += ["--budget", setting.budget, "--seeds", 1]
     with empty_cache(setting.work) as cache:
         run = _compare(setting, cache, *limits, watch=WATCH_SECONDS)
     yield {
@@ -338,11 +340,10 @@ def memory(setting: Setting) -> Iterator[Row]:
         "seconds": round(run.seconds, 1),
         "limit": limit,
         "epochs": epochs,
-        "recipes": [recipe["name"] for recipe in run.facts["recipes"]],
-        "test_accuracies": {
-            recipe["name"]: round(recipe["test_accuracy"]["mean"], 4) for recipe in run.facts["recipes"]
-        },
-        "conditions": {"the whole of it": limit is None and epochs is None},
+        "budget": setting.budget,
+        "contest": [_competitor(recipe) for recipe in run.facts["recipes"]],
+        "verdict": run.facts["verdict"]["statement"],
+        "conditions": {"the whole of it": limit is None and epochs is None and not run.facts["not_run"]},
         "note": "the highest of sums over all processes, ten looks a second; mapped files count while they are resident",
     }
 
@@ -430,6 +431,24 @@ def _in_empty_cache(setting: Setting, run: Callable[..., Finished]) -> Finished:
 
 def _compare(setting: Setting, cache: Path, *arguments: Word, watch: float = 0.0) -> Finished:
     return compare(setting.cifar10, setting.weights, *arguments, cache=cache, runs=setting.work, watch=watch)
+
+
+def _competitor(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of a comparison, in as many words as a table has columns."""
+    settings, planned, accuracy = recipe["settings"], recipe["planned"], recipe["test_accuracy"]
+    return {
+        "name": recipe["name"],
+        "control": recipe["control"],
+        "input_size": settings["input_size"],
+        "epochs": settings["epochs"],
+        "asked_epochs": planned["asked_epochs"],
+        "test_accuracy": {end: round(accuracy[end], 4) for end in ("mean", "low", "high")},
+        "gap": round(recipe["train_val_gap"]["mean"], 4),
+        "fit": recipe["fit_verdict"],
+        "seconds": round(recipe["cost"]["train_seconds"], 1),
+        "planned_seconds": round(planned["seconds"], 1),
+        "actual_seconds": round(planned["actual_seconds"], 1),
+    }
 
 
 def _accuracy(run: Finished) -> float:

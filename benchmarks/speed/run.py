@@ -16,7 +16,7 @@ scratch     seconds to 71% test accuracy against the CNN of Keras' tutorial
 scratch90   seconds to 90% beside ResNet-18 in plain PyTorch, which is extrapolated from a few steps
 scratch94   seconds to 94%, likewise
 finetune    an epoch of partial fine-tuning with and without kept activations
-memory      peak memory of the whole default comparison on CIFAR-10 (`--limit`, `--epochs`: less of it)
+memory      peak memory of the whole default comparison on CIFAR-10 (`--budget`: in so much time; `--limit`, `--epochs`: less of it)
 folder      folders of JPEG files of 256 px, made here, against plain PyTorch (`--folder-images`)
 
 Nothing else should run on the machine meanwhile. `--quick` tries the benchmark itself on a few images, in about a minute a
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few images: a trial of the benchmark, no measurement")
     parser.add_argument("--limit", type=int, help="training images of the part memory")
     parser.add_argument("--epochs", type=int, help="of the part memory")
+    parser.add_argument("--budget", help="of the part memory, such as 15m")
     parser.add_argument("--folder-images", default="20000,100000", help="of the part folder: two numbers at least")
     arguments = parser.parse_args()
     names = arguments.parts.split(",")
@@ -108,6 +109,7 @@ def _setting(arguments: argparse.Namespace) -> Setting:
         quick=arguments.quick,
         limit=arguments.limit,
         epochs=arguments.epochs,
+        budget=arguments.budget,
         folder_images=tuple(int(one) for one in arguments.folder_images.split(",")),
     )
 

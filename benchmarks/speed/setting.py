@@ -19,6 +19,7 @@ class Setting:
         rounds: how often each is measured; `None` leaves it to the part.
         quick: a trial of the benchmark itself on few images; its numbers mean nothing.
         limit, epochs: of the comparison whose memory is measured; `None` is the whole of it.
+        budget: of the same, such as `15m`; with one it has one seed, and headstart chooses the epochs.
         folder_images: sizes of the folders of JPEG files, at least two for the growth.
     """
 
@@ -30,6 +31,7 @@ class Setting:
     quick: bool
     limit: int | None
     epochs: int | None
+    budget: str | None
     folder_images: tuple[int, ...]
 
     def rounds_or(self, default: int) -> int:

@@ -1,8 +1,9 @@
-"""Write the tables of docs/benchmarks.md from benchmarks/results/speed.json.
+"""Write the tables of docs/benchmarks.md, and the contest of the README, from benchmarks/results/speed.json.
 
     python -m benchmarks.speed.table [--results FILE] [--page FILE]
 
-Each table stands between `<!-- its name -->` and `<!-- end -->`. What has no result is called "not measured yet".
+Each table stands between `<!-- its name -->` and `<!-- end -->`. What has no result is called "not measured yet". With another `--page`
+the README stays as it is.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from .run import RESULTS
 from .setting import Row
 from .targets import TARGETS, Measure, Target
 
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
 NOT_MEASURED = "not measured yet"
 _TWO_MINUTES, _TWO_HOURS = 120, 7200
 
@@ -34,8 +35,7 @@ def main() -> None:
         raise SystemExit(
             f"{arguments.results} holds rows of a trial (--quick), which say nothing. Measure them, or name another --page."
         )
-    page = arguments.page.read_text(encoding="utf-8")
-    for name, table in {
+    tables = {
         "machine": machine(results, rows),
         "summary": summary(rows),
         "features": features_table(rows),
@@ -46,15 +46,21 @@ def main() -> None:
         "memory": memory_table(rows),
         "folder": folder_table(rows),
         "notes": notes(rows),
-    }.items():
+    }
+    _fill(arguments.page, tables)
+    if arguments.page.resolve() == PAGE.resolve():
+        _fill(README, {"contest": contest_table(rows)})
+
+
+def _fill(path: Path, tables: dict[str, str]) -> None:
+    page = path.read_text(encoding="utf-8")
+    for name, table in tables.items():
         before, opened, rest = page.partition(f"<!-- {name} -->\n")
         _, closed, after = rest.partition("<!-- end -->")
         if not opened or not closed:
-            raise SystemExit(
-                f"{arguments.page} has no place for {name!r}: <!-- {name} --> and <!-- end -->, each on a line."
-            )
+            raise SystemExit(f"{path} has no place for {name!r}: <!-- {name} --> and <!-- end -->, each on a line.")
         page = f"{before}{opened}{table}\n{closed}{after}"
-    write_text(arguments.page, page)
+    write_text(path, page)
 
 
 def summary(rows: list[Row]) -> str:
@@ -217,19 +223,52 @@ def finetune_table(rows: list[Row]) -> str:
 def memory_table(rows: list[Row]) -> str:
     """Peak memory of the whole comparison."""
     row = _row(rows, "memory")
-    lines = ["| images, epochs | resident | unshared | without mapped files | seconds |", "|---|---|---|---|---|"]
+    lines = ["| images, epochs | resident | unshared | without mapped files | took |", "|---|---|---|---|---|"]
     if row is None:
         return "\n".join([*lines, f"| {NOT_MEASURED} | | | | |"])
-    size = f"{'all' if row['limit'] is None else format(row['limit'], ',')}, {row['epochs'] or 'the default'}"
-    lines.append(f"| {size} | {_three_peaks(row)} | {row['seconds']:,.0f} |")
-    accuracies = ", ".join(f"`{name}` {_percent(value)}" for name, value in row["test_accuracies"].items())
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Test accuracies of that comparison ({row['date']}, with the weights that came with the package then): {accuracies}.",
-        ]
+    epochs = row["epochs"] or (f"as many as fit into {row['budget']}" if row["budget"] else "the default")
+    size = f"{'all' if row['limit'] is None else format(row['limit'], ',')}, {epochs}"
+    lines.append(f"| {size} | {_three_peaks(row)} | {_shown(row['seconds'], 'seconds')} |")
+    return "\n".join(lines)
+
+
+def contest_table(rows: list[Row]) -> str:
+    """The comparison whose memory was measured, as its report has it."""
+    row = _row(rows, "memory")
+    if row is None:
+        return f"The contest: {NOT_MEASURED}."
+    competitors = [one for one in row["contest"] if one["name"] != "majority"]
+    planned, took = (
+        _shown(sum(one[f"{kind}_seconds"] for one in row["contest"]), "seconds") for kind in ("planned", "actual")
     )
+    environment, limit = row["environment"], f"a subset of {row['limit']:,}" if row["limit"] else "all 50,000"
+    asked = (
+        f" --budget {row['budget']} --seeds 1"
+        if row["budget"]
+        else f" --epochs {row['epochs']}"
+        if row["epochs"]
+        else ""
+    )
+    where = f"{environment['cores']} {environment['processor']} cores, no GPU"
+    took_in_all, memory = _shown(row["seconds"], "seconds"), _shown(row["rss_bytes"], "bytes")
+    lines = [
+        f"Measured on {row['date']} with `headstart compare DIR{asked}` (CIFAR-10 as a folder of files, so without mirroring; "
+        f"{limit} training images, {where}): {took_in_all} from the files to the report, at most {memory} of "
+        f"memory. The plan had said {planned} for the trainings, which took {took}.",
+        "",
+        "| recipe | input | epochs | test accuracy [95%] | gap | fit | training |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in competitors:
+        accuracy, shortened = one["test_accuracy"], one["epochs"] != one["asked_epochs"]
+        of_its = f" of its {one['asked_epochs']}" if shortened else ""
+        epochs = f"{one['epochs']}{of_its}" if one["epochs"] else "–"
+        low, high = (f"{100 * accuracy[end]:.1f}" for end in ("low", "high"))
+        lines.append(
+            f"| `{one['name']}`{' (control)' if one['control'] else ''} | {one['input_size']} px | {epochs} | "
+            f"{_percent(accuracy['mean'])} [{low}, {high}] | {100 * one['gap']:+.1f} | {one['fit']} | {_shown(one['seconds'], 'seconds')} |"
+        )
+    return "\n".join([*lines, "", f"Its verdict: {row['verdict']}"])
 
 
 def folder_table(rows: list[Row]) -> str:

@@ -103,6 +103,7 @@ def diagnose(
     preset: str = "classroom",
     backbone: str | None = None,
     weights_dir: str | Path | None = None,
+    scratch: bool = False,
     limit: int | None = None,
     split_seed: int = 0,
     keep_duplicates: bool = False,
@@ -141,6 +142,8 @@ def diagnose(
         preset: `classroom`, the class exercise as it was.
         backbone: of the recipe; `mobilenetv2_100` if none is named.
         weights_dir: folder of weight files, searched first.
+        scratch: train headstart's own network from scratch (the recipe `fast`), too, on the same labels: what transfer has to beat (20),
+            and the fair opponent beside a run's own (23). It takes minutes.
         limit: use a stratified subset of this many images for train and val together, and at most as many for test; of all images
             where the data has no test part of its own.
         split_seed, keep_duplicates: as for `compare`.
@@ -168,6 +171,7 @@ def diagnose(
         remove_duplicates=not keep_duplicates,
         name=name,
         runs=Path(runs),
+        scratch=scratch,
     )
     given = {
         "model": model,
@@ -193,7 +197,8 @@ def diagnose(
         refuse_near_misses(given["model"])
     kept_alone = given["predictions"] is not None or given["history"] is not None
     if isinstance(given["model"], str | Path) and kept_alone:
-        folder = _diagnose_kept(given | {"data": data, "recipe": recipe, "backbone": backbone}, request, watcher, shown)
+        kept = given | {"data": data, "recipe": recipe, "backbone": backbone}
+        folder = _diagnose_kept(kept, request, choose_device(device), watcher, shown)
     elif isinstance(given["model"], str | Path):
         _refuse_evidence(given | {"data": data})
         target = Path(given["model"])
@@ -205,7 +210,7 @@ def diagnose(
             raise UsageError(
                 "`recipe` and `backbone` name recipes of ours; your own network is diagnosed as it is. Leave them out."
             )
-        folder = _diagnose_module(given, data, request, watcher, shown)
+        folder = _diagnose_module(given, data, request, choose_device(device), watcher, shown)
     record = read_diagnosis(folder)
     record["language"] = texts.language
     record["verdict"]["statement"] = diagnosis_statement(record, texts)
@@ -213,7 +218,9 @@ def diagnose(
     return Diagnosis(record, folder, write_diagnosis_report(folder, texts.language))
 
 
-def _diagnose_kept(given: dict[str, Any], request: DiagnosisRequest, observer: Observer, command: str) -> Path:
+def _diagnose_kept(
+    given: dict[str, Any], request: DiagnosisRequest, device: torch.device, observer: Observer, command: str
+) -> Path:
     """Predictions or a curve, and what else was kept of a training, without the network."""
     used = {"model", "batch", "predictions", "history", "loss"}
     if unused := [name for name, value in given.items() if name not in used and value is not None]:
@@ -229,6 +236,11 @@ def _diagnose_kept(given: dict[str, Any], request: DiagnosisRequest, observer: O
         )
     images, split = load_data(replace(request, data=str(given["model"])), observer)
     kind = "history" if given["predictions"] is None else "predictions"
+    if kind == "history" and request.scratch:
+        raise UsageError(
+            "scratch: a curve alone has no test images on which a network from scratch could be compared with it. Give the network's "
+            "predictions, too, or leave scratch out."
+        )
     if kind == "history" and given["loss"] is not None:
         raise UsageError(
             "loss: without the network or its predictions there is nothing to try it on. Give them, too, or leave it out."
@@ -241,7 +253,7 @@ def _diagnose_kept(given: dict[str, Any], request: DiagnosisRequest, observer: O
             "predictions, one row for each test image (predictions, on the command line --predictions)."
         )
     kept = Kept(name, Evidence(history, read_predictions(given["predictions"]), given["loss"]))
-    return diagnose_own(kept, images, split, request, observer, command)
+    return diagnose_own(kept, images, split, request, device, observer, command)
 
 
 def _refuse_evidence(given: dict[str, Any]) -> None:
@@ -258,6 +270,7 @@ def _diagnose_module(
     given: dict[str, Any],
     data: "str | Path | ImageSet | Arrays | None",
     request: DiagnosisRequest,
+    device: torch.device,
     observer: Observer,
     command: str,
 ) -> Path:
@@ -290,7 +303,7 @@ def _diagnose_module(
             serve=batched(given["serve"], example, "serve") if given["serve"] is not None else None,
         ),
     )
-    return diagnose_own(subject, images, split, request, observer, command)
+    return diagnose_own(subject, images, split, request, device, observer, command)
 
 
 def _data(
@@ -367,4 +380,5 @@ def _request_of_run(folder: Path, request: DiagnosisRequest) -> DiagnosisRequest
         name=request.name or f"{folder.name}-diagnosis-{wanted}",
         runs=request.runs,
         of_run=folder,
+        scratch=request.scratch,
     )

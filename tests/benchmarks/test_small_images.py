@@ -9,10 +9,11 @@ import pytest
 import small_images
 from headstart.data.sources import load_images
 from headstart.data.splits import make_split
+from headstart.files import read_json
 from headstart.records import ImageSet, Recipe, Split
 from headstart.study.presets import fast_recipe, scratch_recipe
 from small_images import OPPONENTS, Pace, lasting_trials, measured_pace, not_run, scratch_opponents
-from small_images_figures import fine_tuning_table
+from small_images_figures import PAGE, fine_tuning_table, tables
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +144,9 @@ def test_opponents_train_as_long_as_the_longest_fine_tuning(
     monkeypatch.setattr(small_images, "lasting_trials", lasting)
     list(small_images.few_labels(images, split, 2, [50], ["small32_l", "small32_s"], ["fast"]))
     assert asked == [7.0]
+
+
+def test_the_page_shows_what_the_results_say() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for name, table in tables(read_json(small_images.RESULTS)).items():
+        assert f"<!-- {name} -->\n{table}\n<!-- end -->" in page

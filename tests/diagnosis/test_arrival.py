@@ -146,6 +146,17 @@ def test_a_path_that_draws_at_random_is_said_to_do_so() -> None:
     assert not_understood(arrival) == ("input-is-random", {"fit": round(arrival.fit, 3)})
 
 
+def test_an_input_that_is_no_square_is_said_to_be_none() -> None:
+    def wide(image: Any) -> torch.Tensor:
+        return torch.from_numpy(np.array(image.resize((64, 48)))).permute(2, 0, 1).float() / 255
+
+    arrival = arrive(wide)
+    assert arrival.oblong
+    assert not_understood(arrival) == ("input-not-square", {})
+    findings = look_at_pixels(arrival, CONTRACT, 32, 64)
+    assert {finding.code for finding in findings if finding.cause != 1} == {"input-not-square"}
+
+
 def test_a_preprocessing_may_take_a_picture_an_array_or_a_batch() -> None:
     images = photographs(3)
     ways: list[Callable[..., Any]] = [

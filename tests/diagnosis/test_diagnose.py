@@ -92,6 +92,10 @@ def test_planted_pixel_faults_are_named_and_repaired(tmp_path: Path) -> None:
     assert recipe.preprocessing.input_size == 32
     assert read_recipe(tmp_path / "digits-diagnosis" / "repaired.toml") == recipe
     assert "v2.Resize((32, 32)" in found.record["repair"]["code"]
+    sizes = {one["size"]: one["accuracy"]["mean"] for one in found.record["experiment"]["sizes"]}
+    assert sorted(sizes) == [4, 8, 16, 24, 32]
+    assert sizes[4] < sizes[32]
+    assert "| 16\u00a0px |" in found.paths.markdown.read_text(encoding="utf-8").replace(" px", "\u00a0px")
 
 
 def test_weights_that_were_never_loaded(tmp_path: Path) -> None:
@@ -345,6 +349,55 @@ def test_causes_that_these_data_cannot_tell_apart_are_both_named(tmp_path: Path)
     assert set(examination.factors) - {10} == {3}
     assert found[3].points is not None
     assert found[3].status == "cleared" or found[4].status == "suspected"
+
+
+def test_a_fault_of_the_network_is_proved_where_nobody_understands_its_pixels(tmp_path: Path) -> None:
+    def edges(image: Any) -> torch.Tensor:
+        arrived = right(image)
+        return 2 * (arrived - arrived.roll(1, -1)).abs()
+
+    module = bundled_backbone()
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
+                layer.running_mean += 3 * layer.running_var.sqrt() if layer.running_var is not None else 0
+    found = diagnose(tmp_path, module.eval(), edges)
+    causes = {cause["name"]: cause for cause in found.causes}
+    assert found.proved == ["batch-norm-overwritten"]
+    assert causes["pixel-range"]["evidence"]["code"] == "input-not-understood"
+    assert causes["domain-gap"]["status"] == "could-not-look"  # its pixels may be to blame
+    assert found.record["accuracy"]["repaired"] > found.record["accuracy"]["failing"]
+    assert found.repaired_recipe is None
+    assert {cell["settings"]["pixels"] for cell in found.record["experiment"]["cells"]} == {"own"}
+
+
+def test_an_unfair_opponent_is_proved_beside_a_network_made_for_small_images(tmp_path: Path) -> None:
+    rivals = [
+        Recipe(name="unfair", kind="scratch", backbone="mobilenetv2_035", epochs=1, batch_size=32, learning_rate=1e-3),
+        Recipe(name="mine", kind="probe", backbone="small32_s"),
+    ]
+    compared = headstart.compare("digits", rivals, seeds=1, limit=400, runs=tmp_path, language="en")
+    found = headstart.diagnose(compared.folder, recipe="mine", scratch=True, runs=tmp_path, language="en")
+    cause = next(one for one in found.causes if one["name"] == "unfair-scratch")
+    assert (cause["status"], cause["evidence"]["code"], cause["apart"]) == ("proved", "scratch-compared", True)
+    values = cause["evidence"]["values"]
+    assert values["scratch"] == pytest.approx(compared.accuracies["unfair"], abs=1e-4)
+    assert cause["points"]["mean"] == pytest.approx(100 * (values["fair"] - values["scratch"]), abs=0.02)
+    control = next(one for one in found.record["controls"] if one["name"] == "scratch")
+    assert control["accuracy"]["mean"] == pytest.approx(values["fair"], abs=1e-4)
+    assert len(found.record["study"]["trials"]) == 2
+
+
+def test_somebody_s_own_network_meets_one_from_scratch_where_that_is_asked_for(tmp_path: Path) -> None:
+    found = diagnose(tmp_path, bundled_backbone(), limit=400, scratch=True)
+    control = next(one for one in found.record["controls"] if one["name"] == "scratch")
+    assert control["against"]["mean"] == pytest.approx(found.record["accuracy"]["failing"])
+    assert 0.5 < control["accuracy"]["mean"] <= 1
+    stem = next(one for one in found.causes if one["name"] == "unfair-scratch")
+    assert stem["evidence"]["code"] == "scratch-fair"
+    assert len(found.record["study"]["trials"]) == 1
+    with pytest.raises(UsageError, match="a curve alone has no test images"):
+        headstart.diagnose("digits", history={"val_accuracy": [0.5]}, scratch=True, runs=tmp_path)
 
 
 def test_the_network_from_scratch_of_a_finished_run_is_the_control(tmp_path: Path) -> None:

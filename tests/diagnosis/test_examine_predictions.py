@@ -63,8 +63,22 @@ def test_the_curve_is_looked_at_beside_the_predictions(tmp_path: Path) -> None:
     (tmp_path / "history.json").write_text(json.dumps(curve), encoding="utf-8")
     found = headstart.diagnose("digits", predictions=outputs, history=tmp_path / "history.json", runs=tmp_path)
     seen = causes_of(found)
-    assert seen["test-used-for-selection"] == seen["overfit"] == seen["loss-activation"] == "suspected"
-    assert found.record["verdict"]["code"] == "suspected-only"
+    assert seen["test-used-for-selection"] == "proved"
+    assert seen["overfit"] == seen["loss-activation"] == "suspected"
+    assert found.record["verdict"]["code"] == "proved"
+
+
+@pytest.mark.parametrize(("on_train", "status"), [(0.99, "suspected"), (0.72, "cleared")])
+def test_predictions_of_all_images_show_a_gap_without_a_curve(tmp_path: Path, on_train: float, status: str) -> None:
+    part = np.where(np.isin(np.arange(len(LABELS)), TEST), "test", "train")
+    np.savez(tmp_path / "digits.npz", X=DIGITS.images, y=LABELS, part=part)
+    outputs = np.where((part == "test")[:, None], outputs_of(0.68), outputs_of(on_train, seed=1))
+    found = headstart.diagnose(tmp_path / "digits.npz", predictions=outputs, runs=tmp_path, language="en")
+    overfit = next(cause for cause in found.causes if cause["name"] == "overfit")
+    assert (overfit["status"], overfit["evidence"]["code"]) == (
+        status,
+        "gap-large" if status == "suspected" else "gap-small",
+    )
 
 
 def test_predictions_without_a_fault_are_not_blamed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from headstart.analysis.statistics import Estimate
 from headstart.diagnosis import look_head as under_test
 from headstart.diagnosis import subject
 from headstart.diagnosis.arrival import LARGE, last_map
-from headstart.diagnosis.look_head import HeadProbe, is_as_good, judge_head
+from headstart.diagnosis.look_head import HeadProbe, is_as_good, judge_head, overfit_or_behind
 from headstart.diagnosis.look_network import is_as_published, is_fine_tuned
 from headstart.diagnosis.look_scratch import look_at_stem
 from headstart.diagnosis.subject import Subject, subject_of_module
@@ -108,6 +108,24 @@ def test_an_opponent_from_scratch_is_unfair_where_its_stride_leaves_small_images
     found = look_at_stem(recipe, 10)
     assert found.status == status
     assert found.code == ("scratch-stem" if status == "suspected" else "scratch-fair")
+
+
+@pytest.mark.parametrize(
+    ("train", "overfits"),
+    [(0.99, True), (0.74, False)],  # the convex head is right on 79% of test
+)
+def test_a_head_that_knows_its_training_images_is_not_called_trained_too_little(train: float, overfits: bool) -> None:
+    points = Estimate(8.0, 5.0, 11.0, "bootstrap")
+    gap = Finding(22, "suspected", "gap-large", {"train": train, "val": 0.61})
+    head = Finding(21, "proved", "head-below-probe", {"head": 0.71, "probe": 0.79, "labels": 2400.0}, points)
+    fit, behind = overfit_or_behind(gap, head)
+    if overfits:
+        assert (fit.status, fit.code, fit.points) == ("proved", "regularised-head-better", points)
+        assert (behind.status, behind.code, behind.points) == ("cleared", "head-knows-train", None)
+    else:
+        assert (fit, behind) == (gap, head)
+    calm = Finding(22, "cleared", "gap-small", gap.values)
+    assert overfit_or_behind(calm, head) == (calm, head)
 
 
 @pytest.mark.parametrize(

@@ -106,11 +106,11 @@ def test_a_val_part_that_is_the_test_part_is_seen_by_its_accuracy_and_loss() -> 
     best = float(right.mean())
     curve = {"val_accuracy": [0.2, best, 0.3], "val_loss": [1.1, loss, 1.4]}
     found = look_at_selection(curve, outputs, right, labels)
-    assert (found.cause, found.status, found.values["epoch"]) == (17, "suspected", 2)
+    assert (found.cause, found.status, found.values["epoch"]) == (17, "proved", 2)
     percent = {"val_accuracy": [20.0, 100 * best, 30.0], "val_loss": curve["val_loss"]}
-    assert look_at_selection(percent, outputs, right, labels).status == "suspected"
+    assert look_at_selection(percent, outputs, right, labels).status == "proved"
     shares = torch.from_numpy(outputs).softmax(1).numpy()
-    assert look_at_selection(curve, shares, right, labels).status == "suspected"
+    assert look_at_selection(curve, shares, right, labels).status == "proved"
     other = curve | {"val_loss": [1.1, loss + 0.05, 1.4]}
     assert look_at_selection(other, outputs, right, labels).status == "could-not-look"  # as accurate by accident
     assert look_at_selection(curve, None, right, labels).status == "could-not-look"  # 200 images agree too easily

@@ -118,3 +118,11 @@ def of_optimizer(subject: Subject) -> tuple[str, str, dict[str, Any]]:
 
 def as_inputs(images: npt.NDArray[np.uint8]) -> torch.Tensor:
     return torch.as_tensor(images).permute(0, 3, 1, 2).float()
+
+
+def test_batch_norm_that_keeps_no_statistics_is_not_called_absent() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False), nn.AdaptiveAvgPool2d(1))
+    findings = {one.cause: one for one in look_at_network(subject_of(module.eval()), torch.randn(8, 3, 16, 16), IMAGES)}
+    assert [(findings[cause].status, findings[cause].code) for cause in (8, 10)] == [
+        ("could-not-look", "no-running-statistics")
+    ] * 2

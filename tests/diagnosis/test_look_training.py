@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import nn
@@ -136,6 +137,20 @@ def test_training_in_the_same_range_is_told_from_cached_draws() -> None:
     assert (paths.code, cached.status, cached.code) == ("training-alike", "suspected", "epochs-identical")
     paths, cached = looked(lambda images: torch.full((len(images), 3, 8, 8), 0.5))
     assert (paths.status, paths.code) == ("could-not-look", "training-not-compared")
+
+
+@pytest.mark.parametrize("kept_by", ["image", "place"])
+def test_draws_that_are_kept_are_told_from_a_path_that_draws_nothing(kept_by: str) -> None:
+    rng, kept = np.random.default_rng(0), dict[object, bool]()
+
+    def cached(images: npt.NDArray[np.uint8]) -> torch.Tensor:
+        keys = [image.tobytes() if kept_by == "image" else place for place, image in enumerate(images)]
+        turned = [kept.setdefault(key, bool(rng.random() < 0.5)) for key in keys]
+        prepared = scaled(2, -1)(images)
+        return torch.stack([one.flip(-1) if turn else one for one, turn in zip(prepared, turned, strict=True)])
+
+    found = looked(cached)[1]
+    assert (found.cause, found.status, found.code) == (19, "proved", "draws-are-kept")
 
 
 def test_the_path_in_use_is_looked_at_first() -> None:

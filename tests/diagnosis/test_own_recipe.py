@@ -32,6 +32,8 @@ def examined(
     standardised: Standardised = "none",
     order: str = "seen",
     crop: float = 1.0,
+    *,
+    understood: bool = True,
 ) -> Examination:
     """An examination with these causes proved and those no more than suspected."""
     findings = tuple(
@@ -46,7 +48,7 @@ def examined(
     )
     unused: Any = None
     factors = tuple(sorted(proved | left_in))
-    arrival: Any = SimpleNamespace(crop=crop)
+    arrival: Any = SimpleNamespace(crop=crop, is_understood=understood)
     remade = Remade(arrival, unused, factors, {}, np.arange(0), Repairs(Preprocessing(32), standardised))
     return Examination(findings, remade, None, 0.0, 0.0)
 
@@ -78,6 +80,7 @@ def test_the_published_weights_behind_repaired_pixels_are_a_recipe() -> None:
         examined({3}, order="colour-thrown-away"),
         examined({3}, left_in=frozenset({2})),
         examined({3}, left_in=frozenset({8})),
+        examined({13}, understood=False),
     ],
 )
 def test_what_no_recipe_can_say_is_none(examination: Examination) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from headstart.data.sources import load_images
 from headstart.diagnosis import pipeline as under_test
 from headstart.diagnosis.arrival import Arrival, measure_arrival, sample_images
-from headstart.diagnosis.pipeline import Pipeline, Repairs, random_network
+from headstart.diagnosis.pipeline import Pipeline, Repairs
 from headstart.diagnosis.subject import Subject, subject_of_module
 from headstart.records import ImageSet, Preprocessing
 from headstart.training.frozen import choose_forward
@@ -84,10 +84,8 @@ def test_a_random_network_has_the_statistics_of_the_images_and_leaves_the_other_
 ) -> None:
     subject, arrival, images = owned
     pipeline = Pipeline(subject, arrival, Repairs(arrival.preprocessing()), (), images)
-    inputs = pipeline.pixels(frozenset(), images.images[:100])
     before = {name: value.clone() for name, value in subject.module.state_dict().items()}
-    drawn = random_network(pipeline.network(frozenset()), 0, inputs)
-    again = random_network(pipeline.network(frozenset()), 0, inputs)
+    drawn, again = (pipeline.random_network(frozenset(), np.arange(100)) for _ in range(2))
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in drawn.state_dict().items())
     assert all(torch.equal(value, before[name]) for name, value in subject.module.state_dict().items())
     kernel = "backbone.conv_stem.weight"
@@ -95,3 +93,17 @@ def test_a_random_network_has_the_statistics_of_the_images_and_leaves_the_other_
     first = next(layer for layer in drawn.modules() if isinstance(layer, nn.BatchNorm2d))
     assert first.running_mean is not None
     assert bool(first.running_mean.any())
+
+
+def test_a_repaired_size_alone_changes_the_interpolation(owned: tuple[Subject, Arrival, ImageSet]) -> None:
+    subject, arrival, images = owned
+    assert arrival.interpolation == "bicubic"
+    wanted = Preprocessing(64, "bilinear", arrival.mean, arrival.std)
+    pipeline = Pipeline(subject, arrival, Repairs(wanted, resized=frozenset({1})), (1,), images)
+    assert [pipeline.settings(cell)["interpolation"] for cell in (frozenset({1}), frozenset[int]())] == [
+        "bicubic",
+        "bilinear",
+    ]
+    few = images.images[:8]
+    as_it_is = pipeline.pixels(frozenset({1}), few)
+    torch.testing.assert_close(as_it_is, (subject.prepare(few) - 0.5) / 0.5, atol=0.05, rtol=0)

@@ -37,6 +37,14 @@ def test_the_written_preprocessing_is_the_measured_one(contract: Preprocessing) 
     torch.testing.assert_close(names["preprocess"](image[0]), expected, rtol=1e-4, atol=1e-3)
 
 
+def test_the_written_preprocessing_cuts_out_the_middle_as_it_was_measured() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    contract, names = Preprocessing(56, "bilinear", (0.5,) * 3, (0.5,) * 3), dict[str, Any]()
+    exec(code_lines([3], contract, published=None, crop=0.875), names)
+    expected = apply_preprocessing(image, Preprocessing(64, "bilinear", (0.5,) * 3, (0.5,) * 3))[0, :, 4:60, 4:60]
+    torch.testing.assert_close(names["preprocess"](image[0]), expected, rtol=1e-4, atol=1e-3)
+
+
 def test_the_written_optimizer_holds_a_head_beside_the_network_and_can_be_run() -> None:
     contract = Preprocessing(32)
     alone = code_lines([12], contract, published=None)

@@ -129,7 +129,15 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "gap-of-best-l2": {"train": 0.95, "val": 0.82},
     "gap-small": {"train": 0.331, "val": 0.326},
     "gap-unclear": {"train": 0.9, "val": 0.75},
+    "regularised-head-better": {"train": 1.0, "val": 0.71, "head": 0.71, "probe": 0.79, "labels": 2400.0},
+    "head-knows-train": {"train": 1.0, "probe": 0.79},
+    "fine-tuning-unclear": {"accuracy": 0.81, "probe": 0.83},
+    "head-of-fine-tuning": {},
+    "no-running-statistics": {"layers": 20},
+    "input-not-square": {},
+    "draws-are-kept": {},
     "scratch-stem": {"size": 32, "map": 1},
+    "scratch-compared": {"size": 32, "map": 1, "scratch": 0.71, "fair": 0.84},
     "scratch-fair": {"size": 32, "map": 4},
     "no-scratch": {},
     "input-not-understood": {"fit": 0.31},
@@ -301,6 +309,10 @@ def classroom_diagnosis() -> dict[str, Any]:
                     ([21], 0.81),
                     ([], 0.844),
                 )
+            ],
+            "sizes": [
+                {"size": size, "accuracy": _interval(mean, mean - 0.03, mean + 0.03), "images": 500}
+                for size, mean in ((32, 0.31), (64, 0.58), (128, 0.81), (224, 0.83))
             ],
             "sample_sha256": _hash("sample"),
         },

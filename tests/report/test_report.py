@@ -26,6 +26,7 @@ from headstart.report.document import (
     Table,
     plain_text,
 )
+from headstart.report.figures.comparisons import accuracy_against_seconds
 from headstart.report.language import Texts
 from headstart.report.render import (
     comparison_table,
@@ -184,6 +185,18 @@ def test_figures_take_their_colours_from_the_page_and_say_what_they_show(documen
         assert not re.search(r"Q\d{4}Q|#0[1-6]0[1-6]0[1-6]|#0a0a0", figure.svg)
         assert "DejaVu" not in figure.svg
         assert "<metadata" not in figure.svg
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_the_cost_figure_tells_scratch_native_and_enlarged_backbones_apart(language: str) -> None:
+    recipes, texts = full_results()["recipes"], Texts(language)
+    native = json.loads(json.dumps(recipes[1]))
+    native |= {"name": "small32_m-probe", "weights": native["weights"] | {"native_size": 32}}
+    families = ("scratch", "small", "large", "control")
+    words = {family: texts.get(f"figures.family_{family}") for family in families}
+    with_native = accuracy_against_seconds([*recipes, native], texts)
+    assert all(word in with_native for word in words.values())
+    assert words["small"] not in accuracy_against_seconds(recipes, texts)
 
 
 def _formatted(results: dict[str, Any], texts: Texts) -> list[str]:

@@ -40,7 +40,7 @@ from headstart.study.pretraining_request import (
 from headstart.study.run import StudyRequest, run_study
 from headstart.training.callbacks import HistoryLogger
 from headstart.training.distillation import BothDirections
-from headstart.training.engine import Training
+from headstart.training.engine import DivergedError, Training
 from headstart.training.features import are_extracted
 from tests.models.factory import TINY, write_other_weights, write_tiny_weights
 
@@ -385,6 +385,7 @@ def test_a_budget_becomes_epochs_and_a_second_run_keeps_them(tmp_path: Path) -> 
     epochs = json.loads(made.metadata["recipe"])["epochs"]
     assert epochs >= 1
     assert _run(request).was_done
+    assert f"with `--epochs {epochs}` in place of its budget" in request.card.read_text(encoding="utf-8")
     # Timed anew, the budget would give other epochs: the file itself says how many it gave.
     shutil.rmtree(request.folder)
     assert _run(request).was_done
@@ -521,3 +522,19 @@ def test_an_unfinished_training_of_another_version_is_not_called_empty(
     monkeypatch.setattr("headstart.training.checkpoint._FORMAT", "another")
     with pytest.raises(RunError, match="another request, 1 epoch long"):
         _run(_request(tmp_path, learning_rate=0.02))
+    with pytest.raises(RunError, match="holds 1 epoch of this training, made by another version"):
+        _run(_request(tmp_path))
+    assert (_request(tmp_path).folder / "checkpoint.safetensors").exists()
+
+
+def test_a_training_that_diverged_says_what_stands_in_the_way_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverges(*_: Any, **__: Any) -> None:
+        raise DivergedError("The loss became nan. Lower the learning rate (it is 0.03).")
+
+    monkeypatch.setattr("headstart.study.pretraining.train_network", diverges)
+    with pytest.raises(
+        DivergedError, match=r"Lower the learning rate.*made\.pretraining holds the training that diverged"
+    ):
+        _run(_request(tmp_path))

@@ -187,6 +187,8 @@ def print_pretrained(console: Console, texts: Texts, made: Pretrained) -> None:
     """Say where the weight file and its card are, how good it is, and how to use it."""
     results = json.loads(made.file.metadata["results"])
     key = "cli.pretrain_was_done" if made.was_done else "cli.pretrain_done"
+    if made.was_done and not made.card.is_file():  # of a finished file, the card may have been moved away since
+        key += "_without_card"
     lines = [
         texts.get(key, path=str(made.file.path), card=str(made.card)),
         texts.get("cli.pretrain_accuracy", accuracy=texts.percent(results["val_accuracy"])),

@@ -155,8 +155,8 @@ def pretrain(
     augmentation: Annotated[
         str | None,
         typer.Option(
-            help="none, shift, shift-flip, shift-alternate, crop or crop-flip. Default: crop, and flip where a mirrored image "
-            "keeps its class."
+            help="none, shift, shift-flip, shift-alternate, crop or crop-flip. Default: crop; crop-flip for cifar10 and cifar100. Say "
+            "crop-flip for your own images where a mirrored one keeps its class, as photographs do."
         ),
     ] = None,
     title: Annotated[str, typer.Option(help="Name of the training images, for the model card.")] = "",
@@ -167,7 +167,12 @@ def pretrain(
             help="Another data set to measure a linear probe on afterwards, and near duplicates; may be repeated."
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Use a stratified subset of this many training images.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Use a stratified subset of this many training images, those that watch the training included."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
     device: Device = "auto",
     lang: Language = None,
@@ -254,6 +259,14 @@ def diagnose(
             "SCRIPT, beside --predictions or alone, what it shows by itself."
         ),
     ] = None,
+    scratch: Annotated[
+        bool,
+        typer.Option(
+            "--scratch",
+            help="Train headstart's own network from scratch on the same labels, too: what transfer has to beat, and the fair opponent "
+            "beside a run's own. Minutes.",
+        ),
+    ] = False,
     limit: Limit = None,
     keep_duplicates: KeepDuplicates = False,
     device: Device = "auto",
@@ -286,6 +299,7 @@ def diagnose(
             preset=preset,
             backbone=backbone,
             weights_dir=weights_dir,
+            scratch=scratch,
             limit=limit,
             keep_duplicates=keep_duplicates,
             device=device,

@@ -69,6 +69,7 @@ class Arrival:
         standardised: whether each image is standardised by its own mean and deviation, over all channels (`image`) or in each
             (`channel`); `mean` and `std` then come after that.
         channels: of the input, 1 or 3.
+        oblong: whether height and width differ; `fit` is then 0, since pipelines are made again with squares alone.
     """
 
     size: int
@@ -85,6 +86,12 @@ class Arrival:
     repeats: bool
     standardised: Standardised = "none"
     channels: int = 3
+    oblong: bool = False
+
+    @property
+    def is_understood(self) -> bool:
+        """Whether it is a picture of the pixels that can be made again."""
+        return self.fit >= UNDERSTOOD
 
     @property
     def low(self) -> float:
@@ -105,7 +112,10 @@ class Arrival:
 
 
 def not_understood(arrival: Arrival) -> tuple[str, dict[str, float]]:
-    """The code and values that say why what arrives could not be judged by its pixels: drawn at random, or no picture of them."""
+    """The code and values that say why what arrives could not be judged by its pixels: no square, drawn at random, or no picture of
+    them."""
+    if arrival.oblong:
+        return "input-not-square", {}
     code = "input-not-understood" if arrival.repeats else "input-is-random"
     return code, {"fit": round(arrival.fit, 3)}
 
@@ -163,6 +173,7 @@ def measure_arrival(subject: Subject, images: Images) -> Arrival:
     fit, matrix, offset, name, crop, standardised = best
     if (height, width) == (images.shape[1], images.shape[2]) and crop == 1.0:
         name = "none"
+    oblong = tensor.shape[2] != tensor.shape[3]
     scale = matrix.sum(axis=1)
     safe = np.where(np.abs(scale) < _STILL, _STILL, scale)
     return Arrival(
@@ -174,12 +185,13 @@ def measure_arrival(subject: Subject, images: Images) -> Arrival:
         mean=_three(-offset / safe),
         std=_three(1 / safe),
         border=frame,
-        fit=fit,
+        fit=0.0 if oblong else fit,
         map_side=map_side,
         field=effective_receptive_field(subject.module, seen[:_FIELD_IMAGES]),
         repeats=repeats,
         standardised=standardised,
         channels=seen.shape[1],
+        oblong=oblong,
     )
 
 

@@ -18,7 +18,7 @@ from headstart.diagnosis.judging import (
     with_training,
     without_twins,
 )
-from headstart.diagnosis.look_scratch import with_scratch
+from headstart.diagnosis.look_scratch import opponent_recipe, with_scratch
 from headstart.diagnosis.own_recipe import findable_name
 from headstart.diagnosis.repair import repaired_recipe
 from headstart.models.backbones import Backbone
@@ -38,6 +38,7 @@ class Training:
         bench, backbone, ledger: of the trials.
         of_run: the folder of the run that was asked about; a trial that it has is read from there.
         weights_dir: where the backbone was looked for first.
+        against_scratch: whether headstart's own network from scratch is trained beside it.
         done: every trial that was asked for, by the name of its recipe.
     """
 
@@ -46,6 +47,7 @@ class Training:
     ledger: Ledger
     of_run: Path | None = None
     weights_dir: Path | None = None
+    against_scratch: bool = False
     done: dict[str, TrialResult] = field(default_factory=dict)
 
     def trial(self, recipe: Recipe) -> TrialResult:
@@ -55,7 +57,8 @@ class Training:
             run = Ledger(self.of_run)
             if run.is_done(identity):
                 return self.done.setdefault(recipe.name, run.load(identity))
-        result, _ = finished_trial(recipe, self.backbone, self.bench, self.ledger, SEED)
+        backbone = self.backbone if recipe.backbone is not None else None
+        result, _ = finished_trial(recipe, backbone, self.bench, self.ledger, SEED)
         return self.done.setdefault(recipe.name, result)
 
 
@@ -130,8 +133,9 @@ def _repaired_beside(
     better = judge_trial(second, split) if second is not None else judged
     if 16 in proved:
         better = without_twins(better, images, judged.trained)
-    if scratch:
-        examination = with_scratch(examination, scratch, second or first, len(images.class_names))
+    opponent = training.trial(opponent_recipe(images, split)) if training.against_scratch else None
+    transfer = judge_trial(second or first, split)
+    examination = with_scratch(examination, scratch, transfer, len(images.class_names), opponent)
     changed = second is not None or 16 in proved
     return BothTrials(failing, examination, judged, better if changed else None, recipe, time.perf_counter() - started)
 

@@ -7,7 +7,7 @@ from headstart.analysis.diagnosis import Cell, Finding, Interaction, ranked
 from headstart.analysis.statistics import Estimate
 from headstart.diagnosis.arrival import Arrival
 from headstart.diagnosis.pipeline import Pipeline, Repairs
-from headstart.diagnosis.prove import MeasuredCell
+from headstart.diagnosis.prove import MeasuredCell, SizeProbe
 from headstart.diagnosis.prove_predictions import Classes
 from headstart.records import Booleans, Indices, Logits
 
@@ -46,7 +46,8 @@ class Examination:
     test. `relabelled` says which of them are right, `(1, n) bool`, once the order of the classes is repaired that was proved to be
     another (15); `None` where it was not. `meant` is what each predicted class means, `(C,) int64`, where that is proved, whether of
     the network's own predictions or of those that its owner kept. `tuned` says that the network itself was trained further than its
-    pretraining, and not only its head, as far as that can be seen.
+    pretraining, and not only its head, as far as that can be seen. `sizes` are probes at other input sizes, where the size was proved
+    to be at fault.
     """
 
     findings: tuple[Finding, ...]
@@ -59,6 +60,7 @@ class Examination:
     relabelled: Booleans | None = None
     meant: Classes | None = None
     tuned: bool = False
+    sizes: tuple[SizeProbe, ...] = ()
 
     @property
     def factors(self) -> tuple[int, ...]:

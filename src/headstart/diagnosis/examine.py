@@ -23,7 +23,7 @@ from headstart.analysis.diagnosis import (
     shapley_shares,
 )
 from headstart.analysis.statistics import bootstrap_accuracy, paired_difference
-from headstart.diagnosis.arrival import UNDERSTOOD, Arrival, not_understood
+from headstart.diagnosis.arrival import Arrival, not_understood
 from headstart.diagnosis.examination import Control, Examination, Remade
 from headstart.diagnosis.look import Looked, look, without_domain
 from headstart.diagnosis.look_head import (
@@ -31,12 +31,13 @@ from headstart.diagnosis.look_head import (
     is_as_good,
     knows_train,
     look_at_head,
+    overfit_or_behind,
     probe_on_test,
     prove_fine_tuning,
 )
 from headstart.diagnosis.look_history import first_seen, look_at_learning
 from headstart.diagnosis.pipeline import Pipeline
-from headstart.diagnosis.prove import PROVABLE, MeasuredCell, measure_cells, measure_random
+from headstart.diagnosis.prove import OF_THE_NETWORK, PROVABLE, MeasuredCell, measure_cells, measure_random, sweep_sizes
 from headstart.diagnosis.prove_predictions import Classes, meanings, prove_own_order
 from headstart.diagnosis.prove_training import prove_evidence
 from headstart.diagnosis.subject import Subject
@@ -45,6 +46,8 @@ from headstart.training.progress import Reporter
 
 GOOD_ENOUGH = 0.9
 """Chosen: a probe that is right nine times in ten needs no excuse."""
+
+_SIZE = 1  # the cause of which other values are shown, too
 
 _NO_GAIN = 0.05
 """Chosen: pretraining brings nothing if it is better than chance weights by no more than this, for certain; fewer images leave it open."""
@@ -83,6 +86,7 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
     findings, relabelled, meant = _judge_order(looked, findings, probe, cells.get(frozenset(factors)), images, split)
     findings, control = _judge_training(looked, findings, relabelled, probe, pipeline, split)
     mended = {finding.cause for finding in findings if finding.status == "proved"}
+    sizes = sweep_sizes(pipeline, looked.sample, looked.native) if _SIZE in mended else []
     found = interactions({cell: measured.correct for cell, measured in cells.items()}, factors)
     return Examination(
         findings=tuple(ranked([*findings, gap])),
@@ -102,6 +106,7 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
         relabelled=relabelled,
         meant=meant,
         tuned=tuned,
+        sizes=tuple(sizes),
     )
 
 
@@ -175,6 +180,10 @@ def _judge_training(
         predictions,
         reordered=relabelled is not None,
     )
+    known = {finding.cause: finding for finding in findings}
+    if all(known[cause].status not in ("proved", "suspected") for cause in (12, 14)):
+        known[22], known[21] = overfit_or_behind(known[22], known[21])
+    findings = list(known.values())
     learning = look_at_learning(history, classes)
     if learning.code != "learns-little" or not is_as_good(history, probe):
         findings = [first_seen(one, learning) if one.cause == 21 else one for one in findings]
@@ -213,14 +222,12 @@ def _told_apart(findings: list[Finding], cells: Mapping[Cell, MeasuredCell], fac
 
 
 def _provable(finding: Finding, subject: Subject, arrival: Arrival) -> bool:
-    if finding.cause not in PROVABLE or arrival.fit < UNDERSTOOD:
+    if finding.cause not in (PROVABLE if arrival.is_understood else OF_THE_NETWORK):
         return False
     return subject.published is not None or finding.cause not in (9, 13)
 
 
 def _prove(pipeline: Pipeline, sample: Indices, reporter: Reporter) -> dict[Cell, MeasuredCell]:
-    if pipeline.arrival.fit < UNDERSTOOD:
-        return {}
     factors = tuple(sorted(pipeline.factors))
     wanted = needed_cells(repair_orders(factors)) if factors else [frozenset[int]()]
     return measure_cells(pipeline, wanted, sample, reporter)
@@ -228,7 +235,7 @@ def _prove(pipeline: Pipeline, sample: Indices, reporter: Reporter) -> dict[Cell
 
 def _controls(pipeline: Pipeline, cells: Mapping[Cell, MeasuredCell], sample: Indices) -> tuple[list[Control], Finding]:
     """Random features against the repaired pipeline (20)."""
-    if not cells:
+    if pipeline.own_pixels:  # features may be bad because of pixels that nobody could judge
         code, values = not_understood(pipeline.arrival)
         return [], Finding(DOMAIN_GAP, "could-not-look", code, values)
     by_chance, own = measure_random(pipeline, cells[frozenset()], sample)

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from headstart.analysis.diagnosis import Cell, Finding, Status
+from headstart.analysis.diagnosis import Cell, Finding
 from headstart.analysis.statistics import Estimate, bootstrap_accuracy, paired_difference
-from headstart.diagnosis.arrival import UNDERSTOOD
 from headstart.diagnosis.examination import Control, Examination
-from headstart.diagnosis.look_head import HEAD_BEHIND, judge_head
+from headstart.diagnosis.look_head import HEAD_CLEARED, is_head_behind, judge_head, overfit_or_behind
 from headstart.diagnosis.look_history import History, look_at_history, measured_gap, val_shares
 from headstart.diagnosis.pipeline import network_before_tuning
 from headstart.diagnosis.probing import held_out
@@ -27,7 +26,7 @@ SEED = 0
 RATE = 11
 """The cause that a smaller learning rate repairs, or none at all."""
 
-_OF_THE_HEAD = {12, 21}  # causes that the head alone suffers from
+_OF_THE_HEAD = {12, 21, 22}  # causes that the head alone suffers from
 _MOST_LABELS, _MOST_JUDGED = 5000, 5000  # chosen: somebody's own network runs in PyTorch, image by image
 
 
@@ -106,13 +105,11 @@ def judge_cell(
     test = stratified(images, split.test, _MOST_JUDGED, "all judged")
     assert examination.remade is not None
     pipeline, labels = examination.remade.pipeline, images.labels
-    if (
-        examination.remade.arrival.fit < UNDERSTOOD
-    ):  # nobody can make its pixels again: the network gets them from its owner
-        features, judged = (own_features(pipeline.subject, images, part) for part in (train, test))
-    elif before_tuning:
+    if before_tuning:
         module = network_before_tuning(pipeline.subject)
         features, judged = (pipeline.features_through(module, faults, part) for part in (train, test))
+    elif pipeline.own_pixels and faults == pipeline.factors:  # as its owner runs it, whatever that does
+        features, judged = (own_features(pipeline.subject, images, part) for part in (train, test))
     else:
         pipeline.expect([faults], len(train) + len(test))
         features, judged = (pipeline.features(faults, part, own_images=train) for part in (train, test))
@@ -208,15 +205,19 @@ def with_training(
     points = in_points(better)
     controls = list(examination.controls)
     if recipe.kind == "finetune":
-        proved = better.low > 0 and better.mean > HEAD_BEHIND
-        status: Status = "proved" if proved else "cleared"
-        code = "below-probe" if proved else "not-below-probe"
         seen = {"accuracy": values["head"], "probe": values["probe"]}
-        changed.append(Finding(11, status, code, seen, points if proved else None))
+        if is_head_behind(better):
+            changed.append(Finding(11, "proved", "below-probe", seen, points))
+        elif better.high > HEAD_CLEARED:
+            changed.append(Finding(11, "could-not-look", "fine-tuning-unclear", seen))
+        else:
+            changed.append(Finding(11, "cleared", "not-below-probe", seen))
+        changed.append(Finding(21, "could-not-look", "head-of-fine-tuning", {}))
     else:
         head = judge_head(better, values)
-        changed += [_loss_curve(result), head]
         controls.append(Control("convex-head", bootstrap_accuracy(theirs), bootstrap_accuracy(ours), head.code))
+        changed[0], head = overfit_or_behind(gap, head)
+        changed += [_loss_curve(result), head]
     return replace(examination.with_findings(changed), controls=tuple(controls))
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from headstart.analysis.diagnosis import Finding
 from headstart.diagnosis.arrival import (
     LEAST_STRIDE,
-    UNDERSTOOD,
     Arrival,
     Standardised,
     last_map,
@@ -114,7 +113,7 @@ def look(subject: Subject, images: ImageSet, split: Split) -> Looked:
     sample = draw_sample(images, split)
     guess = None
     triable = not one_size or suitable_size(images.canvas, native) <= arrival.size
-    if subject.contract is None and arrival.fit >= UNDERSTOOD and triable:
+    if subject.contract is None and arrival.is_understood and triable:
         guess = guess_contract(subject, arrival, images, split, sample, native)
     contract, standardised = (guess.contract, guess.standardised) if guess is not None else (subject.contract, "none")
     coloured = bool(np.ptp(example[:_LOOKED_AT_FOR_COLOUR], axis=3).max() > _GRAY)
@@ -183,7 +182,7 @@ def _look_at_network(
 ) -> list[Finding]:
     """Causes 8, 9, 10, 12 and 13; of batch norm's statistics (10) nothing where what arrives was not understood, or the weights moved."""
     few = images[sample[:: max(len(sample) // _CLEAN_BATCH, 1)][:_CLEAN_BATCH]]
-    clean = pixels_with(arrival, repairs, frozenset(), few) if arrival.fit >= UNDERSTOOD else None
+    clean = pixels_with(arrival, repairs, frozenset(), few) if arrival.is_understood else None
     findings = look_at_network(subject, clean, example)
     if clean is None:
         findings = without_domain(findings, *not_understood(arrival))
@@ -203,7 +202,8 @@ def _without(
 ) -> Repairs:
     """The pixels as they arrive, without these causes."""
     preprocessing = repaired_preprocessing(arrival, contract, subject.published, canvas, native, causes)
-    return Repairs(preprocessing, standardised if 3 in causes else arrival.standardised)
+    resized = frozenset(causes & {1, 2}) if 7 not in causes else frozenset[int]()
+    return Repairs(preprocessing, standardised if 3 in causes else arrival.standardised, resized)
 
 
 def _not_square(images: ImageSet) -> bool:

@@ -156,6 +156,30 @@ def judge_head(behind: Estimate, values: Mapping[str, float]) -> Finding:
     return Finding(21, "cleared", "head-at-probe", values)
 
 
+def overfit_or_behind(gap: Finding, head: Finding) -> tuple[Finding, Finding]:
+    """Causes 22 and 21 of a head that is behind the convex one: one that knows its training images is not trained too little.
+
+    The convex head's L2 was chosen by its loss on images that it had not seen, so that what it is ahead by is what regularization brings.
+
+    Args:
+        gap: what the network gets right on train and on others (22).
+        head: the trained head beside the convex one (21).
+
+    Returns:
+        Both: overfitting proved with the points of the difference and the head cleared, where the head is right on more of its training
+        images than the convex one on others by more than counts as a gap; else as they were.
+    """
+    if gap.status != "suspected" or (head.status, head.code) != ("proved", "head-below-probe"):
+        return gap, head
+    values = {**gap.values, **head.values}
+    if values["train"] < values["probe"]:
+        return gap, head
+    return (
+        Finding(22, "proved", "regularised-head-better", values, head.points),
+        Finding(21, "cleared", "head-knows-train", {"train": values["train"], "probe": values["probe"]}),
+    )
+
+
 def is_as_good(history: History, probe: HeadProbe | None) -> bool:
     """Whether a training's curve ends on val no worse than a convex head is on test: it learned little because there was little to learn.
 

@@ -116,12 +116,12 @@ def look_at_selection(
     for epoch in sorted(usual):
         if abs(val[epoch] - accuracy) >= 0.5 / len(right):
             continue
+        values = {"accuracy": round(accuracy, 4), "epoch": epoch + 1}
         if loss is not None and len(losses) == len(val):
-            same = abs(losses[epoch] - loss) <= _SAME_LOSS * abs(loss)
-        else:
-            same = len(right) >= _ENOUGH_TO_COINCIDE
-        if same:
-            return Finding(17, "suspected", "val-is-test", {"accuracy": round(accuracy, 4), "epoch": epoch + 1})
+            if abs(losses[epoch] - loss) <= _SAME_LOSS * abs(loss):  # two numbers that agree are no accident
+                return Finding(17, "proved", "val-is-test", values)
+        elif len(right) >= _ENOUGH_TO_COINCIDE:
+            return Finding(17, "suspected", "val-is-test", values)
     return Finding(17, "could-not-look", "no-split", {})
 
 

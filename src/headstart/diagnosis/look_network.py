@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from headstart.analysis.diagnosis import Finding
-from headstart.diagnosis.modules import copied, fed_at_first_convolution, non_leaves, norm_layers, one_tensor
+from headstart.diagnosis.modules import (
+    batch_bound_layers,
+    copied,
+    fed_at_first_convolution,
+    non_leaves,
+    norm_layers,
+    one_tensor,
+)
 from headstart.diagnosis.published import ALIKE, STATISTICS, close, cosine
 from headstart.diagnosis.subject import Subject
 from headstart.models.backbones import seeded_torch
@@ -47,7 +54,9 @@ def look_at_network(subject: Subject, clean_inputs: torch.Tensor | None, example
 
 
 def _mode(subject: Subject) -> Finding:
-    layers = norm_layers(subject.module)
+    layers, bound = norm_layers(subject.module), batch_bound_layers(subject.module)
+    if bound:
+        return Finding(8, "could-not-look", "no-running-statistics", {"layers": len(bound)})
     if not layers:
         return Finding(8, "cleared", "no-batch-norm", {})
     moving = layers if subject.train_mode else []
@@ -93,7 +102,9 @@ def _buffers(subject: Subject, weights: Finding) -> Finding:
 def _domain(subject: Subject, clean_inputs: torch.Tensor | None) -> Finding:
     """How far the images' own statistics lie from the stored ones: medians over channels, then over layers."""
     module = copied(subject.module).eval()
-    layers = norm_layers(module)
+    layers, bound = norm_layers(module), batch_bound_layers(module)
+    if not layers and bound:
+        return Finding(10, "could-not-look", "no-running-statistics", {"layers": len(bound)})
     if not layers:
         return Finding(10, "cleared", "no-batch-norm", {})
     if clean_inputs is None:

@@ -21,6 +21,7 @@ _LOSS_FLOOR = 0.1  # chosen: share of ln(classes) below which a perfect answer's
 _SURE = 50.0  # a logit so large that softmax gives the class probability one
 _DUPLICATED = 0.01  # chosen: share of test images with a twin in train from which an accuracy is flattered
 _DIFFERENT = 1e-3  # relative: what float arithmetic in another order explains
+_DRAWN = 0.02  # chosen: deviations of the pixels; one level in one pixel moves a plain path's output by less than a thousandth
 
 TRAINED_IN_ANOTHER_RANGE, TRAINED_IN_ANOTHER_ORDER = "training-range-differs", "training-order-differs"
 """Codes of cause 6 where it is training's path that differs from the evaluation's."""
@@ -37,7 +38,11 @@ def look_at_paths(subject: Subject, images: Images) -> Finding:
 
 
 def look_at_augmentation(subject: Subject, images: Images) -> Finding:
-    """Cause 19: whether augmentation is drawn anew each time."""
+    """Cause 19: whether augmentation is drawn anew each time.
+
+    Two epochs that are alike are no fault where nothing is drawn. That something is shows in images that differ by one level in one pixel,
+    or in one image twice in a batch, if they become quite different inputs: then the draws are kept.
+    """
     augment = subject.evidence.augment
     if augment is None:
         return Finding(19, "could-not-look", "no-training-path", {})
@@ -49,7 +54,21 @@ def look_at_augmentation(subject: Subject, images: Images) -> Finding:
     # Equal draws in another range or order: a path without augmentation, or one whose draws are cached; the pixels do not tell.
     if _look_at_training_path(subject, augment, images.shape[1]).status == "suspected":
         return Finding(19, "could-not-look", "training-path-differs", {})
+    if _draws_something(augment, images, first):
+        return Finding(19, "proved", "draws-are-kept", {})
     return Finding(19, "suspected", "epochs-identical", {})
+
+
+def _draws_something(augment: Prepare, images: Images, first: torch.Tensor) -> bool:
+    """Whether a path that gives the same images equal inputs draws at random for others: ones that nobody could tell from them."""
+    nudged = images.copy()
+    nudged[:, 0, 0, 0] ^= 1
+    twice = augment(np.repeat(images[:1], 2, axis=0))
+    again = augment(nudged)
+    scale = float(first.std()) or 1.0
+    moved = float((again - first).abs().mean()) / scale if again.shape == first.shape else math.inf
+    apart = float((twice[0] - twice[1]).abs().mean()) / scale if len(twice) == 2 else 0.0
+    return max(moved, apart) > _DRAWN
 
 
 def _look_at_serving(subject: Subject, serve: Prepare, images: Images) -> Finding:

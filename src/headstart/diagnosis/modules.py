@@ -151,6 +151,11 @@ def norm_layers(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     return [layer for layer in module.modules() if isinstance(layer, _Norm) and layer.track_running_stats]
 
 
+def batch_bound_layers(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The batch-norm layers that keep no statistics, and take each batch's own in evaluation mode, too."""
+    return [layer for layer in module.modules() if isinstance(layer, _Norm) and not layer.track_running_stats]
+
+
 @contextmanager
 def in_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
     """Training or evaluation mode inside the block; stored statistics do not move, and everything is put back afterwards."""

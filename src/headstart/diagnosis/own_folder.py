@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.diagnosis.record import DIAGNOSIS_SCHEMA_VERSION
+from headstart.diagnosis.record import RULES_VERSION
 from headstart.diagnosis.subject import Kept, Subject
 from headstart.errors import UsageError
 from headstart.files import canonical_json, read_json, sha256_of_text
@@ -34,7 +34,7 @@ def own_request(subject: Subject | Kept, images: ImageSet, split: Split) -> dict
         "network": None if isinstance(subject, Kept) else _network(subject, images, split),
     }
     return {
-        "diagnosis": DIAGNOSIS_SCHEMA_VERSION,
+        "diagnosis": RULES_VERSION,
         "subject": {"kind": _kind(subject), "name": subject.name},
         "data": images.fingerprint,
         "identity": sha256_of_text(canonical_json(asked)),

@@ -62,11 +62,11 @@ def recipe_of_subject(subject: Subject, examination: Examination, weights_dir: P
         weights_dir: where published weights were looked for first.
 
     Returns:
-        `None` where the accuracy after the repair is of something that no recipe can say: weights or layers of one's own, batch-norm
-        statistics that were estimated anew (10), images cut out, standardised one by one or made gray, or a fault of the network that is no
-        more than suspected and so was left in.
+        `None` where the accuracy after the repair is of something that no recipe can say: weights or layers of one's own, pixels that
+        nobody understands, batch-norm statistics that were estimated anew (10), images cut out, standardised one by one or made gray, or a
+        fault of the network that is no more than suspected and so was left in.
     """
-    if subject.published is None or examination.remade is None:
+    if subject.published is None or examination.remade is None or not examination.remade.arrival.is_understood:
         return None
     found = {finding.cause: finding for finding in examination.findings}
     proved = {cause for cause, finding in found.items() if finding.status == "proved"}

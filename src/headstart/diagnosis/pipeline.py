@@ -4,6 +4,7 @@ import copy
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -48,10 +49,14 @@ take three seconds in PyTorch and one in ONNX Runtime (measured on one core)."""
 
 @dataclass(frozen=True)
 class Repairs:
-    """What the repaired pipeline looks like: its pixels, for causes 1 to 5 and 7; the rest follows from the subject."""
+    """What the repaired pipeline looks like: its pixels, for causes 1 to 5 and 7; the rest follows from the subject.
+
+    `resized` are the causes (1, 2) by whose repair alone the interpolation changes: with all of them present it is as it was.
+    """
 
     preprocessing: Preprocessing
     standardised: Standardised = "none"
+    resized: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,9 @@ class _Variant:
 class Pipeline:
     """A subject's pipeline with any set of its faults; networks and engines are made once and kept.
 
+    Where nobody understands what arrives, its owner's own preprocessing makes the inputs, whatever the cell: of the faults those of the
+    network alone can then be taken away.
+
     Args:
         subject, arrival: as it is.
         repairs: how it should be.
@@ -80,6 +88,7 @@ class Pipeline:
     ) -> None:
         self.subject, self.arrival, self.repairs, self.images = subject, arrival, repairs, images
         self.factors = frozenset(factors)
+        self.own_pixels = not arrival.is_understood
         self._networks: dict[tuple[bool, bool], nn.Module] = {}
         self._forwards: dict[_Variant, Forward] = {}
         self._to_come: Counter[tuple[tuple[bool, bool], int]] = Counter()
@@ -108,16 +117,27 @@ class Pipeline:
         )
 
     def pixels(self, cell: Cell, images: Images) -> torch.Tensor:
-        """What the first convolution gets when exactly these faults are present: `(B, 3, S, S) float32`."""
+        """What the first convolution gets when exactly these faults are present, `(B, 3, S, S) float32`; or what the network gets from its
+        owner."""
+        if self.own_pixels:
+            return self.subject.prepare(images)
         return pixels_with(self.arrival, self.repairs, cell, images)
 
     def settings(self, cell: Cell) -> dict[str, Any]:
         """What a cell does, for the record: its pixels, where its weights and its batch statistics come from, the network's mode."""
-        contract = contract_with(self.arrival, self.repairs, cell)
         restored = self._repaired(13, cell)
+        statistics = "published" if restored or self._repaired(9, cell) else "own"
+        return {
+            **({"pixels": "own"} if self.own_pixels else self._pixel_settings(cell)),
+            "weights": "published" if restored else "own",
+            "statistics": "estimated anew" if self._repaired(10, cell) else statistics,
+            "training_mode": self._trains(cell),
+        }
+
+    def _pixel_settings(self, cell: Cell) -> dict[str, Any]:
+        contract = contract_with(self.arrival, self.repairs, cell)
         content = _content(self.arrival, contract, cell)
         aliased = _is_aliased(self.arrival, cell, round(content / self.arrival.crop), self.images.canvas)
-        statistics = "published" if restored or self._repaired(9, cell) else "own"
         return {
             **asdict(contract),
             "interpolation": self.arrival.interpolation if aliased else contract.interpolation,
@@ -125,9 +145,6 @@ class Pipeline:
             "crop": self.arrival.crop,
             "standardised": _standardised_with(self.arrival, self.repairs, cell),
             "gray": self.arrival.order == "gray",
-            "weights": "published" if restored else "own",
-            "statistics": "estimated anew" if self._repaired(10, cell) else statistics,
-            "training_mode": self._trains(cell),
         }
 
     def network(self, cell: Cell) -> nn.Module:
@@ -147,17 +164,29 @@ class Pipeline:
         own = part if own_images is None else own_images
         if variant.re_estimated:
             module = copied(module)
-            re_estimate(module, lambda some: self.pixels(cell, self.images.images[some]), own)
+            re_estimate(self._fed(module), lambda some: self.pixels(cell, self.images.images[some]), own)
         elif not variant.training:
             forward = self._forward(variant, cell)
             return self._through(forward, cell, part, _BATCH)
         with in_mode(module, training=variant.training):
             batch = self.subject.batch if variant.training else _BATCH
-            return self._through(torch_forward(module, self.subject), cell, part, batch)
+            return self._through(torch_forward(self._fed(module)), cell, part, batch)
 
     def features_through(self, module: nn.Module, cell: Cell, part: Indices) -> Array:
         """Features of another network in evaluation mode, with a cell's pixels."""
         return self._through(self._quickest(module.eval(), cell, len(part)), cell, part, _BATCH)
+
+    def random_network(self, cell: Cell, calibrating: Indices) -> nn.Module:
+        """The network of a cell with random weights, its batch statistics from these images."""
+        drawn = with_random_weights(self.network(cell), 0)
+        inputs = self.pixels(cell, self.images.images[calibrating])
+        re_estimate(self._fed(drawn.eval()), lambda part: inputs[torch.from_numpy(part)], np.arange(len(inputs)))
+        return drawn
+
+    def _fed(self, module: nn.Module) -> "Fed":
+        fed = Fed(module, self.subject, at_first_convolution=not self.own_pixels)
+        fed.training = module.training
+        return fed
 
     def _through(self, forward: Forward, cell: Cell, part: Indices, batch: int) -> Array:
         # In training mode a batch norm's output depends on its neighbours: they are drawn, not sorted by class.
@@ -182,9 +211,10 @@ class Pipeline:
     def _quickest(self, module: nn.Module, cell: Cell, images_to_come: int) -> Forward:
         """PyTorch, or ONNX Runtime where so many images are to come that its export pays."""
         example = self.pixels(cell, self.images.images[:4])
-        if images_to_come * multiply_adds(module, self.subject, example[:1]) < _WORTH_AN_EXPORT:
-            return torch_forward(module, self.subject)
-        fed = FedAtFirstConvolution(module, self.subject).eval()
+        fed = self._fed(module).eval()
+        # What stands before the first convolution of somebody else's network may not be exportable.
+        if self.own_pixels or images_to_come * multiply_adds(fed, example[:1]) < _WORTH_AN_EXPORT:
+            return torch_forward(fed)
         return choose_forward(fed, example, torch.device("cpu"))[0]
 
     def _trains(self, cell: Cell) -> bool:
@@ -195,23 +225,31 @@ class Pipeline:
         return cause in self.factors and cause not in cell
 
 
-class FedAtFirstConvolution(nn.Module):
-    """From the first convolution's input `(B, 3, H, W)` to a subject's features `(B, D)`, in a form that can be exported."""
+class Fed(nn.Module):
+    """From inputs `(B, C, H, W)` to a subject's features `(B, D)`, in a form that can be exported.
 
-    def __init__(self, module: nn.Module, subject: Subject) -> None:
+    Args:
+        module: with its weights.
+        subject: whose it is.
+        at_first_convolution: whether the inputs are the first convolution's, whatever stands before it, or the module's own.
+    """
+
+    def __init__(self, module: nn.Module, subject: Subject, *, at_first_convolution: bool = True) -> None:
         super().__init__()
-        self.module, self.subject = module, subject
+        self.module, self.subject, self.at_first_convolution = module, subject, at_first_convolution
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Run the module, whatever stands before its first convolution."""
-        with fed_at_first_convolution(self.module) as run:
+        """Run the module."""
+        with self.runs() as run:
             return pooled(features_of(run, self.subject, self.module, inputs))
 
+    def runs(self) -> AbstractContextManager[Callable[[torch.Tensor], torch.Tensor]]:
+        """The module as a function of its inputs."""
+        return fed_at_first_convolution(self.module) if self.at_first_convolution else nullcontext(self.module)
 
-def torch_forward(module: nn.Module, subject: Subject) -> Forward:
+
+def torch_forward(fed: Fed) -> Forward:
     """Run a module in PyTorch, in the mode that it is in."""
-    fed = FedAtFirstConvolution(module, subject)
-    fed.training = module.training
 
     def forward(inputs: torch.Tensor) -> Array:
         with torch.inference_mode():
@@ -221,11 +259,11 @@ def torch_forward(module: nn.Module, subject: Subject) -> Forward:
     return forward
 
 
-def multiply_adds(module: nn.Module, subject: Subject, example: torch.Tensor) -> float:
+def multiply_adds(fed: Fed, example: torch.Tensor) -> float:
     """Of one image, in its convolutions and matrix products."""
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        FedAtFirstConvolution(module, subject)(example)
+        fed(example)
     return counter.get_total_flops() / 2 / len(example)
 
 
@@ -234,7 +272,7 @@ def contract_with(arrival: Arrival, repairs: Repairs, cell: Cell) -> Preprocessi
     ours, contract = arrival.preprocessing(), repairs.preprocessing
     if 1 in cell:
         contract = replace(contract, input_size=arrival.size)
-    if 7 in cell:
+    if 7 in cell or (repairs.resized and repairs.resized <= cell):
         contract = replace(contract, interpolation=ours.interpolation)
     if 3 in cell or 4 in cell:
         contract = replace(contract, mean=ours.mean, std=ours.std)
@@ -310,25 +348,25 @@ def network_before_tuning(subject: Subject) -> nn.Module:
     return network_with(subject, frozenset(), (13,))
 
 
-def random_network(module: nn.Module, seed: int, inputs: torch.Tensor) -> nn.Module:
-    """The control: the same structure with weights drawn anew and its batch statistics from these inputs."""
+def with_random_weights(module: nn.Module, seed: int) -> nn.Module:
+    """The control: the same structure with weights drawn anew."""
     drawn = copied(module)
     with seeded_torch(seed):
         for layer in drawn.modules():
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()  # type: ignore[operator]
-    re_estimate(drawn.eval(), lambda part: inputs[torch.from_numpy(part)], np.arange(len(inputs)))
     return drawn
 
 
-def re_estimate(module: nn.Module, prepared: Callable[[Indices], torch.Tensor], pool: Indices) -> None:
+def re_estimate(fed: Fed, prepared: Callable[[Indices], torch.Tensor], pool: Indices) -> None:
     """Give batch norm the statistics of these images (Li et al. 2017, AdaBN)."""
+    module = fed.module
     layers = norm_layers(module)
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # a plain average over the batches
         layer.train()
-    with torch.inference_mode(), fed_at_first_convolution(module) as run:
+    with torch.inference_mode(), fed.runs() as run:
         for some in in_batches(min(len(pool), _RE_ESTIMATED_BATCHES * _BATCH), _BATCH):
             run(prepared(pool[some]))
     module.eval()

@@ -15,8 +15,9 @@ from torch import nn
 from headstart.analysis.diagnosis import Cell
 from headstart.analysis.statistics import paired_difference
 from headstart.data.splits import draw_stratified
-from headstart.diagnosis.pipeline import Pipeline, random_network
+from headstart.diagnosis.pipeline import Pipeline
 from headstart.diagnosis.probing import cross_fitted
+from headstart.models.small32 import LARGEST_IMAGE
 from headstart.randomness import generator
 from headstart.records import Booleans, ImageSet, Indices, Split
 from headstart.training.progress import Reporter
@@ -25,6 +26,9 @@ Array = npt.NDArray[np.float32]
 
 PROVABLE = (1, 2, 3, 4, 5, 7, 8, 9, 10, 13)
 """Causes that a pipeline can be made again without."""
+
+OF_THE_NETWORK = (8, 9, 13)
+"""Those of them that no pixels have to be made again for."""
 
 _SAMPLED = 2400
 """Images of a proof. All but the sixth that decides the L2 are judged by a probe that was fitted on two thirds of them, in three
@@ -36,6 +40,20 @@ say it with 99% (chosen)."""
 
 _SURE = 0.99
 _CALIBRATED = 128  # images that a random network's batch statistics are taken from
+
+
+_SWEPT = (32, 64, 96, 128, 160, 224)
+_SWEPT_SMALL = (8, 16, 24, 32, 48, 64)
+"""Sides in pixels at which a repaired pipeline is looked at, too, up to the one that its backbone was pretrained at: the catalogue's for
+public backbones, and for those made for small images (chosen)."""
+
+
+@dataclass(frozen=True)
+class SizeProbe:
+    """Which images a probe got right, `(S, n) bool`, on the repaired pipeline at another input size, in pixels."""
+
+    size: int
+    correct: Booleans
 
 
 @dataclass(frozen=True)
@@ -128,8 +146,30 @@ def measure_random(pipeline: Pipeline, clean: MeasuredCell, sample: Indices) -> 
     return cross_fitted(features, images.labels[sample], classes), clean.correct
 
 
+def sweep_sizes(pipeline: Pipeline, sample: Indices, native: int) -> list[SizeProbe]:
+    """What the pipeline is worth at other input sizes, everything else repaired, on a few images: what the size does by itself (1).
+
+    Args:
+        pipeline: with any set of its faults.
+        sample: images of the proof.
+        native: side that its backbone was pretrained at.
+    """
+    none: Cell = frozenset()
+    repaired, ours = pipeline.repairs.preprocessing, pipeline.arrival.size
+    steps = _SWEPT_SMALL if native <= LARGEST_IMAGE else _SWEPT
+    largest = max(native, repaired.input_size)
+    sizes = sorted({ours, repaired.input_size, *(side for side in steps if side <= largest)})
+    few = few_of(pipeline.images, sample)
+    labels, classes = pipeline.images.labels[few], len(pipeline.images.class_names)
+    found = []
+    for size in sizes:
+        other = replace(pipeline.repairs, preprocessing=replace(repaired, input_size=size))
+        at_size = pipeline.with_repairs(other)
+        at_size.expect([none], len(few))
+        found.append(SizeProbe(size, cross_fitted(at_size.features(none, few), labels, classes)))
+    return found
+
+
 def network_of_chance(pipeline: Pipeline, cell: Cell, sample: Indices) -> nn.Module:
     """A pipeline's network with random weights, its batch statistics from a part of the sample as it is with these faults."""
-    calibrating = sample[:: max(len(sample) // _CALIBRATED, 1)]
-    inputs = pipeline.pixels(cell, pipeline.images.images[calibrating])
-    return random_network(pipeline.network(cell), 0, inputs)
+    return pipeline.random_network(cell, sample[:: max(len(sample) // _CALIBRATED, 1)])

@@ -20,6 +20,9 @@ from headstart.version import __version__
 
 DIAGNOSIS_SCHEMA_VERSION = 2
 
+RULES_VERSION = 3
+"""Raised where causes are judged by other rules, so that a diagnosis of before is not taken for one of now."""
+
 
 def make_record(
     subject: Subject | Kept,
@@ -132,6 +135,10 @@ def make_record(
                 for cell, measured in examination.cells.items()
                 if examination.remade is not None
             ],
+            "sizes": [
+                {"size": one.size, "accuracy": asdict(bootstrap_accuracy(one.correct)), "images": one.correct.shape[1]}
+                for one in examination.sizes
+            ],
             "sample_sha256": None
             if examination.remade is None
             else sha256_of_text(canonical_json(examination.remade.sample.tolist())),
@@ -178,7 +185,7 @@ def _described(subject: Subject | Kept, examination: Examination) -> dict[str, A
         "weights": published.weights_sha256 if published is not None else None,
         "trained_further": examination.tuned,
         "preprocessing": {
-            **{key: value for key, value in asdict(arrival).items() if key != "repeats"},
+            **{key: value for key, value in asdict(arrival).items() if key not in ("repeats", "oblong")},
             "input_size": arrival.size,
             "low": round(arrival.low, 4),
             "high": round(arrival.high, 4),
@@ -211,6 +218,7 @@ def _repair(
             standardised,
             own=None if ours else own,
             gray=gray_channels(examination.remade.arrival),
+            crop=1.0 if ours else examination.remade.arrival.crop,
             meant=meant,
             frozen=frozen,
         )
@@ -231,7 +239,7 @@ def _verdict(findings: tuple[Finding, ...], examination: Examination) -> str:
         return "domain-gap" if suspected == {DOMAIN_GAP} else "suspected-only"
     if examination.remade is None:
         return "nothing-seen"
-    return "healthy" if examination.cells else "unexplained"
+    return "healthy" if examination.remade.arrival.is_understood else "unexplained"
 
 
 def _design(examination: Examination) -> str:

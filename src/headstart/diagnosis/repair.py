@@ -51,7 +51,7 @@ def repaired_recipe(recipe: Recipe, preprocessing: Preprocessing, proved: Iterab
     changes: dict[str, Any] = {"name": f"{recipe.name}-repaired"}
     if causes & {1, 2, 3, 4, 5, 7}:
         changes |= {"preprocessing": preprocessing, "input_size": preprocessing.input_size}
-    if 21 in causes:
+    if causes & {21, 22}:
         changes |= {"head": "convex"}
     if 11 in causes:
         changes |= {"learning_rate": recipe.learning_rate / _GENTLER}

@@ -48,6 +48,7 @@ def code_lines(
     *,
     own: Own | None = None,
     gray: int | None = None,
+    crop: float = 1.0,
     meant: Sequence[int] | None = None,
     frozen: bool = False,
 ) -> str:
@@ -59,13 +60,14 @@ def code_lines(
         published: the backbone, where it is known.
         own: how somebody's own network is made; `None` for a recipe of ours.
         gray: channels that the network takes, where it is fed in gray (`gray_channels`); `None` where it is fed in colour.
+        crop: share of the image's side that is seen, where its middle is cut out.
         meant: for each class that is predicted the one that it means, where their order is another (15).
         frozen: whether a recipe's fine-tuning (11) is repaired by none at all.
     """
     chosen = set(causes)
     lines: list[str] = []
     if chosen & _OF_THE_PREPROCESSING and preprocessing is not None:
-        lines += _preprocess(preprocessing, standardised, gray)
+        lines += _preprocess(preprocessing, standardised, gray, crop)
     if published is not None and (chosen & {9, 13} or (11 in chosen and own is not None)):
         lines += _published_weights(published)
     if 10 in chosen:
@@ -80,6 +82,10 @@ def code_lines(
     if 21 in chosen:
         lines.append(
             "# train the head until its loss stands still, or fit it: sklearn.linear_model.LogisticRegression(max_iter=1000)"
+        )
+    if 22 in chosen:
+        lines.append(
+            "# fit the head with a penalty whose strength is chosen on val: sklearn.linear_model.LogisticRegressionCV(max_iter=1000)"
         )
     if 11 in chosen:
         lines += _fine_tuning(frozen=frozen)
@@ -146,6 +152,10 @@ def keras_lines(
             "backbone.trainable = True",
             "model.compile(keras.optimizers.Adam(1e-5), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))",
         ]
+    if 22 in chosen:
+        lines.append(
+            "head = keras.layers.Dense(classes, kernel_regularizer=keras.regularizers.L2(1e-3))  # its strength chosen on val"
+        )
     if 21 in chosen:
         lines.append(
             "model.fit(..., epochs=100)  # until the loss stands still; keras.callbacks.ReduceLROnPlateau helps"
@@ -164,9 +174,10 @@ def _fine_tuning(*, frozen: bool) -> list[str]:
     ]
 
 
-def _preprocess(preprocessing: Preprocessing, standardised: Standardised, gray: int | None) -> list[str]:
+def _preprocess(preprocessing: Preprocessing, standardised: Standardised, gray: int | None, crop: float) -> list[str]:
     """A preprocessing of torchvision's from an image to what should arrive."""
     size = preprocessing.input_size
+    whole = round(size / crop)  # as diagnosis/pipeline.py measures it
     channels = 3 if gray is None else gray
     mean, std = (_rounded(values[:channels]) for values in (preprocessing.mean, preprocessing.std))
     mode = {"nearest": "NEAREST_EXACT"}.get(preprocessing.interpolation, preprocessing.interpolation.upper())
@@ -177,7 +188,8 @@ def _preprocess(preprocessing: Preprocessing, standardised: Standardised, gray: 
         "preprocess = v2.Compose([",
         "    v2.ToImage(),  # RGB, 0..255",
         *([f"    v2.Grayscale({gray}),"] if gray is not None else []),
-        f"    v2.Resize(({size}, {size}), interpolation=InterpolationMode.{mode}, antialias=True),",
+        f"    v2.Resize(({whole}, {whole}), interpolation=InterpolationMode.{mode}, antialias=True),",
+        *([f"    v2.CenterCrop({size}),"] if whole != size else []),
         *(["    v2.Lambda(lambda image: image.flip(-3)),  # BGR"] if preprocessing.channel_order == "BGR" else []),
         "    v2.ToDtype(torch.float32, scale=True),  # 0..1, once",
         f"    v2.Normalize(mean={mean}, std={std}),"

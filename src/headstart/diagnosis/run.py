@@ -20,10 +20,10 @@ from headstart.diagnosis.both_trials import Training, train_both
 from headstart.diagnosis.examine import examine
 from headstart.diagnosis.examine_predictions import examine_predictions
 from headstart.diagnosis.judging import RATE, SEED, judge_curve, judge_failing, judge_repaired, with_duplicates
-from headstart.diagnosis.look_scratch import scratch_trials
+from headstart.diagnosis.look_scratch import opponent_recipe, same_labels, scratch_trials, with_scratch
 from headstart.diagnosis.own_folder import own_request, require_own_folder, require_recipes_folder
 from headstart.diagnosis.own_recipe import recipe_of_subject, require_same_weights
-from headstart.diagnosis.record import DIAGNOSIS_SCHEMA_VERSION, make_record
+from headstart.diagnosis.record import RULES_VERSION, make_record
 from headstart.diagnosis.repair import to_toml
 from headstart.diagnosis.subject import Kept, Subject, subject_of_recipe
 from headstart.environment import describe_environment
@@ -36,7 +36,7 @@ from headstart.study.ledger import open_run
 from headstart.study.observer import Observer, decoding_progress
 from headstart.study.presets import DEFAULT_BACKBONE, classroom_recipes, default_backbones, named_recipe
 from headstart.study.resolving import Overrides, resolve_recipe
-from headstart.study.run import recipe_asked_for
+from headstart.study.run import finished_trial, recipe_asked_for
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class DiagnosisRequest:
     """What is asked of a diagnosis; see the command line's help for each option.
 
     `of_run` is the folder of the finished run that the recipe comes from: its trials are read instead of being run again, those
-    from scratch as the control.
+    from scratch as the control. `scratch`: train headstart's own network from scratch, too, as what transfer has to beat.
     """
 
     data: str
@@ -59,6 +59,7 @@ class DiagnosisRequest:
     name: str | None = None
     runs: Path = Path("runs")
     of_run: Path | None = None
+    scratch: bool = False
 
 
 def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: Observer, command: str) -> Path:
@@ -88,7 +89,7 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
     require_same_weights(recipe, backbone)
     failing = resolve_recipe(recipe, images, split, backbone, Overrides())
     asked = {
-        "diagnosis": DIAGNOSIS_SCHEMA_VERSION,
+        "diagnosis": RULES_VERSION,
         "data": images.fingerprint,
         "recipe": recipe_asked_for(failing),
         "split_seed": request.split_seed,
@@ -99,6 +100,8 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
     scratch = scratch_trials(request.of_run)
     if scratch:
         asked["scratch"] = [trial.identity for trial in scratch]
+    if request.scratch:
+        asked["against_scratch"] = True
     identity = sha256_of_text(canonical_json(asked))
     if request.name is not None:
         require_recipes_folder(request.runs / request.name)
@@ -111,7 +114,7 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
         subject = subject_of_recipe(failing, backbone)
         seen = examine(subject, images, split, observer)
         observer.stage("training", 1)
-        training = Training(bench, backbone, ledger, request.of_run, request.weights_dir)
+        training = Training(bench, backbone, ledger, request.of_run, request.weights_dir, request.scratch)
         both = train_both(training, failing, seen, scratch)
         subject = replace(subject, name=both.trained.name)
         (ledger.folder / "repaired.toml").unlink(missing_ok=True)  # of another request under this name
@@ -140,6 +143,7 @@ def diagnose_own(
     images: ImageSet,
     split: Split,
     request: DiagnosisRequest,
+    device: torch.device,
     observer: Observer,
     command: str,
 ) -> Path:
@@ -150,6 +154,7 @@ def diagnose_own(
         images, split: its data.
         request: its `runs` and `name` are of the folder: without a name it is the data's, with a number where another diagnosis has
             that; only the same network, fed the same, on the same data replaces its own. Its recipe and its backbone are not looked at.
+        device: where a network from scratch is trained, if one is asked for; somebody's own runs on the CPU.
         observer: told of every step.
         command: recorded as the way to reproduce it.
 
@@ -176,22 +181,31 @@ def diagnose_own(
     recipe = None
     if (in_pipeline or RATE in proved) and isinstance(subject, Subject):
         recipe = recipe_of_subject(subject, examination, request.weights_dir)
+    seconds = {"repair": time.perf_counter() - repairing}
     ledger = open_run(request.runs, request.name, f"{images.name}-diagnosis", own_request(subject, images, split))
-    record = make_record(
-        subject,
-        images,
-        split,
-        examination,
-        failing=failing,
-        repaired=repaired,
-        repaired_recipe=recipe,
-        name=ledger.folder.name,
-        command=command,
-        part="val" if curve_alone else "test",
-        study=_study(request, torch.device("cpu"), []),
-        seconds={"repair": time.perf_counter() - repairing, "total": time.perf_counter() - started},
-    )
     with ledger.locked():
+        trials: list[str] = []
+        if request.scratch:
+            observer.stage("training", 1)
+            transfer = repaired or failing
+            bench = Bench(images, same_labels(split, transfer), device, observer)
+            opponent, _ = finished_trial(opponent_recipe(images, bench.split), None, bench, ledger, SEED)
+            examination = with_scratch(examination, [], transfer, len(images.class_names), opponent)
+            trials = [opponent.identity]
+        record = make_record(
+            subject,
+            images,
+            split,
+            examination,
+            failing=failing,
+            repaired=repaired,
+            repaired_recipe=recipe,
+            name=ledger.folder.name,
+            command=command,
+            part="val" if curve_alone else "test",
+            study=_study(request, device if request.scratch else torch.device("cpu"), trials),
+            seconds={**seconds, "total": time.perf_counter() - started},
+        )
         (ledger.folder / "repaired.toml").unlink(missing_ok=True)  # of an earlier diagnosis
         if recipe is not None:
             write_text(ledger.folder / "repaired.toml", to_toml(recipe))

@@ -132,6 +132,10 @@ def require_known(name: str) -> None:
     """Raise `UsageError` with near names if timm has no model of this name."""
     if timm.is_model(name.split(".")[0]):
         return
+    if (file := Path(f"{name}.safetensors")).is_file():
+        raise UsageError(
+            f"There is no backbone {name!r} in timm {timm.__version__}. Do you mean the file {file}? Name it with its ending."
+        )
     near = difflib.get_close_matches(name, timm.list_models(), n=3)
     hint = f"Did you mean {', '.join(near)}?" if near else "timm.list_models() lists them."
     raise UsageError(f"There is no backbone {name!r} in timm {timm.__version__}. {hint}")

@@ -20,6 +20,7 @@ from headstart.report.sections.diagnosis_runs import (
     experiment_section,
     repair_section,
     reproduce_section,
+    sizes_section,
 )
 from headstart.report.write import ReportPaths, read_versioned, write_document
 
@@ -40,6 +41,7 @@ _SECTIONS = (
     causes_section,
     repair_section,
     interactions_section,
+    sizes_section,
     controls_section,
     cleared_section,
     unseen_section,

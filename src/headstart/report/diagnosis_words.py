@@ -18,6 +18,7 @@ _SHARES = frozenset(
         "probe",
         "random",
         "scratch",
+        "fair",
         "head",
         "train",
         "val",
@@ -32,7 +33,7 @@ _DIGITS = 3  # chosen: significant digits of a pixel value, a loss or a distance
 _SMALLEST = 1e-4  # chosen: what is smaller is only said to be smaller
 _SAID_OF = {"suspected-only": "suspected", "domain-gap": "suspected"}  # the status of the causes that a verdict names
 _DIFFERENCES = frozenset({"difference"})  # of two shares, with its interval
-_MENDED_BY_A_PROBE = {*range(1, 6), *range(7, 14), 21}  # as diagnosis/judging.py repairs somebody's own network
+_MENDED_BY_A_PROBE = {*range(1, 6), *range(7, 14), 21, 22}  # as diagnosis/judging.py repairs somebody's own network
 _FINE_TUNING, _DOMAIN_GAP = 11, 20
 _DOMAIN_GAPS = {
     "no-better-than-random": "",

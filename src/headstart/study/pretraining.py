@@ -27,6 +27,7 @@ from headstart.study.observer import Observer
 from headstart.study.pretraining_plan import (
     CHECKPOINT,
     classifier_structure,
+    epochs_in_words,
     note_machine,
     plan_pretraining,
     pretraining_identity,
@@ -42,6 +43,7 @@ from headstart.study.pretraining_request import (
 from headstart.study.weights_metadata import trained_on, weights_metadata, written_budget
 from headstart.training.batches import ImageBatches
 from headstart.training.callbacks import HistoryLogger
+from headstart.training.checkpoint import epochs_done
 from headstart.training.criterion import Criterion
 from headstart.training.distillation import (
     TEACHER_WEIGHT,
@@ -49,7 +51,7 @@ from headstart.training.distillation import (
     StudentClassifier,
     distillation_targets,
 )
-from headstart.training.engine import Fitted, train_network
+from headstart.training.engine import DivergedError, Fitted, train_network
 from headstart.training.features import Features, extract_features
 from headstart.training.progress import ProgressBar
 
@@ -89,10 +91,11 @@ def run_pretraining(request: PretrainRequest, device: torch.device, observer: Ob
         RunError: the file is there already and was made otherwise, its card would replace another text, its folder cannot be
             made, holds an unfinished training of another request, or another process is at it.
     """
+    if not request.path.exists():  # before minutes go into decoding
+        _require_free_card(request)
     material = gather_material(request, device, observer)
     if request.path.exists():
         return Pretrained(_finished(material), request.card, was_done=True)
-    _require_free_card(request)
     with _alone(request):
         if request.path.exists():  # another process has finished it meanwhile
             return Pretrained(_finished(material), request.card, was_done=True)
@@ -104,6 +107,10 @@ def run_pretraining(request: PretrainRequest, device: torch.device, observer: Ob
 
 def _require_free_card(request: PretrainRequest) -> None:
     """The card of an interrupted training may be there already; any other text of that name must not be lost."""
+    if request.card.is_dir():
+        raise RunError(
+            f"The model card goes to {request.card}, which is a folder. Name another --out than {request.path}."
+        )
     if request.card.exists() and not is_model_card(request.card.read_text(encoding="utf-8", errors="replace")):
         raise RunError(
             f"The model card would replace {request.card}, which is no card of a backbone. Name another --out than {request.path}."
@@ -180,6 +187,7 @@ def _require_same_judges(material: Material, done: WeightsFile) -> None:
 def _make(material: Material, recipe: Recipe, observer: Observer, command: str) -> None:
     """Train, judge, and write card and file; the file comes last, since it says that all is done."""
     request, device = material.request, material.device
+    _require_readable_checkpoint(request)
     machines = note_machine(request, recipe.epochs, device)
     trained = _train(material, recipe, observer)
     metadata = weights_metadata(material, recipe, trained.network, trained.fitted)
@@ -197,6 +205,17 @@ def _make(material: Material, recipe: Recipe, observer: Observer, command: str) 
     _write(request.path, recipe, trained.network, metadata)
     for leftover in (_DRAFT, CHECKPOINT):
         (request.folder / leftover).unlink(missing_ok=True)
+
+
+def _require_readable_checkpoint(request: PretrainRequest) -> None:
+    """Hours of work are not thrown away because another version wrote them."""
+    path = request.folder / CHECKPOINT
+    done = epochs_done(path, usable=False)
+    if done and not epochs_done(path):
+        raise RunError(
+            f"{path} holds {epochs_in_words(done)} of this training, made by another version of headstart, which this one cannot go on "
+            f"from. Finish it with that version; or remove {request.folder} to begin again, or name another --out."
+        )
 
 
 def _write(path: Path, recipe: Recipe, network: BackboneClassifier, metadata: dict[str, str]) -> None:
@@ -220,19 +239,24 @@ def _train(material: Material, recipe: Recipe, observer: Observer) -> _Trained:
     pixels, labels, preprocessing = images.images, images.labels, recipe.preprocessing
     train = ImageBatches(pixels, labels, split.train, preprocessing, recipe.augmentation, device, recipe.max_shift)
     val = ImageBatches(pixels, labels, split.val, preprocessing, device=device)
-    fitted = train_network(
-        network,
-        train,
-        val,
-        recipe,
-        request.seed,
-        device=device,
-        checkpoint=request.folder / CHECKPOINT,
-        callbacks=[ProgressBar(observer), HistoryLogger(request.folder)],
-        criterion=criterion,
-        # The epoch that knows the training's own classes best is not the one whose features serve others best (docs/log.md).
-        keep_last=True,
-    )
+    try:
+        fitted = train_network(
+            network,
+            train,
+            val,
+            recipe,
+            request.seed,
+            device=device,
+            checkpoint=request.folder / CHECKPOINT,
+            callbacks=[ProgressBar(observer), HistoryLogger(request.folder)],
+            criterion=criterion,
+            # The epoch that knows the training's own classes best is not the one whose features serve others best (docs/log.md).
+            keep_last=True,
+        )
+    except DivergedError as error:
+        raise DivergedError(
+            f"{error} {request.folder} holds the training that diverged: remove it before you begin again with other settings."
+        ) from error
     return _Trained(network, fitted, teacher_seconds)
 
 

@@ -102,10 +102,10 @@ def gather_material(request: PretrainRequest, device: torch.device, observer: Ob
         WeightsError: the teacher's weights are not there, or do not fit.
     """
     _require_meaning(request)
+    teacher = find_backbone(request.teacher, request.weights_dir) if request.teacher else None
     images = load_images(request.data, limit=request.limit, seed=request.seed, progress=decoding_progress(observer))
     split, duplicates = _train_and_val(images, request.seed)
     judges = load_judges(request.judges, images, observer)
-    teacher = find_backbone(request.teacher, request.weights_dir) if request.teacher else None
     observer.data_ready(images, split, duplicates)
     return Material(request, images, split, _recipe(request, images, split, teacher), teacher, judges, device)
 

@@ -21,6 +21,7 @@ from headstart.report.document import (
 from headstart.report.language import Texts
 from headstart.report.sections.diagnosis import confidence, measured_with
 
+_SIZE = 1  # the number of the cause
 _ARRAYS = "arrays"  # the source of data that were handed over in Python: no command can name them
 _CARRIED = ("weights_dir", "limit", "split_seed", "val_fraction", "test_fraction")
 """Settings of a diagnosis that the same images and weights need. Not the backbone: a recipe's file names its own."""
@@ -93,6 +94,37 @@ def controls_section(record: dict[str, Any], texts: Texts) -> list[Block]:
             tuple(_control_row(control, texts) for control in record["controls"]),
             texts.get("diagnosis.controls_caption"),
             numeric=frozenset({1}),
+        ),
+    ]
+
+
+def sizes_section(record: dict[str, Any], texts: Texts) -> list[Block]:
+    """Show what a probe reaches at each input size, where the size was at fault; older records have none."""
+    sizes = (record["experiment"] or {}).get("sizes", [])
+    if not sizes:
+        return []
+    notes = {
+        cell["settings"]["input_size"]: "sizes_as_it_is" if _SIZE in cell["faults"] else "sizes_repaired"
+        for cell in record["experiment"]["cells"]
+    }
+    rows = tuple(
+        (
+            plain(texts.get("diagnosis.sizes_px", size=texts.count(one["size"]))),
+            plain(texts.share_interval(one["accuracy"])),
+            plain(texts.get(f"diagnosis.{notes[one['size']]}") if one["size"] in notes else ""),
+        )
+        for one in sizes
+    )
+    return [
+        Heading(2, texts.get("diagnosis.sizes_heading"), "sizes"),
+        Paragraph(
+            texts.rich("diagnosis.sizes_intro", images=texts.many("diagnosis.held_out_images", sizes[0]["images"]))
+        ),
+        Table(
+            (*(texts.get(f"diagnosis.sizes_{column}") for column in ("size", "accuracy")), ""),
+            rows,
+            texts.get("diagnosis.sizes_caption", confidence=confidence(texts)),
+            numeric=frozenset({0, 1}),
         ),
     ]
 
