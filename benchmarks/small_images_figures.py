@@ -63,12 +63,13 @@ def speed_table(results: dict[str, Any]) -> str:
     rows = results["speed"]["rows"]
     peer = next(row["images_per_second"] for row in rows if row["name"] == "mobilenetv2_100@96")
     lines = [
-        "| backbone @ px | parameters | multiply-adds | images/s | against MobileNetV2 @ 96 |",
-        "|---|---|---|---|---|",
+        "| backbone @ px | parameters | multiply-adds | images/s | against MobileNetV2 @ 96 | G multiply-adds/s |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {row['name'].replace('@', ' @ ')} | {row['parameters'] / 1e6:.2f} M | {row['multiply_adds'] / 1e6:.1f} M | "
-        f"{row['images_per_second']:,.0f} ({row['best_way']}) | {row['images_per_second'] / peer:.2f}x |"
+        f"{row['images_per_second']:,.0f} ({row['best_way']}) | {row['images_per_second'] / peer:.2f}x | "
+        f"{row['multiply_adds'] * row['images_per_second'] / 1e9:.0f} |"
         for row in rows
     ]
     return "\n".join(lines)

@@ -1,12 +1,15 @@
 """What all tests share: caches of their own, and where the development data is, if it is there."""
 
 import os
+import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+_HERE = ("127.0.0.1", "::1", "localhost")
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -24,6 +27,14 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     monkeypatch.delenv("HEADSTART_WEIGHTS", raising=False)
     for variable in ("LC_ALL", "LC_MESSAGES", "LANG", "LANGUAGE"):
         monkeypatch.delenv(variable, raising=False)
+    connect = socket.socket.connect
+
+    def connect_here(one: socket.socket, address: Any) -> None:
+        if one.family != socket.AF_UNIX and address[0] not in _HERE:
+            raise OSError(f"Tests have no network, and {address[0]} is elsewhere.")
+        connect(one, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
 
 
 @pytest.fixture(scope="session")

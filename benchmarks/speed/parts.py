@@ -441,6 +441,7 @@ def _competitor(recipe: dict[str, Any]) -> dict[str, Any]:
         "control": recipe["control"],
         "input_size": settings["input_size"],
         "epochs": settings["epochs"],
+        "width": settings["width"],
         "asked_epochs": planned["asked_epochs"],
         "test_accuracy": {end: round(accuracy[end], 4) for end in ("mean", "low", "high")},
         "gap": round(recipe["train_val_gap"]["mean"], 4),

@@ -170,6 +170,8 @@ def _judge_training(
     if looked.fine_tuned:
         rough = prove_fine_tuning(looked.jump, own, probe, pipeline, looked.sample, split)
         findings = [rough if finding.cause == 11 else finding for finding in findings]
+        if rough.status == "suspected" and head.cause in rough.like and head.status == "proved":
+            head = replace(head, like=(rough.cause,))  # a training that was too rough trains the head, too
     findings = prove_evidence(
         [*findings, head],
         behind,
@@ -181,7 +183,7 @@ def _judge_training(
         reordered=relabelled is not None,
     )
     known = {finding.cause: finding for finding in findings}
-    if all(known[cause].status not in ("proved", "suspected") for cause in (12, 14)):
+    if not known[21].like and all(known[cause].status not in ("proved", "suspected") for cause in (12, 14)):
         known[22], known[21] = overfit_or_behind(known[22], known[21])
     findings = list(known.values())
     learning = look_at_learning(history, classes)

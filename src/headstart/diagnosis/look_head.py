@@ -118,7 +118,8 @@ def prove_fine_tuning(
     Returns:
         Proved where the head on the published network is better than that on the network as it is, and than the network's own
         answers, for certain and by more than three points; its points are the smaller of the two. Suspected where that is certain of
-        the answers alone: then nobody can say whether it is the features or the head (21). Cleared where the network is less
+        the answers alone, and the features are more than three points worse, though not for certain, or the head is not behind: then
+        nobody can say whether it is the features or the head (21). Cleared where the network is less
         than six points worse for certain, no curve says otherwise, and it cannot know the test images. Else as it was, as it is in
         training mode, and where layers of its own were trained between the published ones and the head.
     """
@@ -135,7 +136,8 @@ def prove_fine_tuning(
     certain = [is_head_behind(loss) for loss in losses]
     if all(certain):
         return Finding(11, "proved", "below-probe", values, in_points(min(losses, key=lambda loss: loss.mean)))
-    if certain[0] and not is_head_behind(paired_difference(probe.right[None], ours)):
+    behind = is_head_behind(paired_difference(probe.right[None], ours))
+    if certain[0] and (losses[1].mean > HEAD_BEHIND or not behind):
         return Finding(11, "suspected", "below-probe", values, like=(21,))
     if finding.status == "could-not-look" and losses[0].high <= HEAD_CLEARED and split.origin != "drawn":
         return Finding(11, "cleared", "not-below-probe", values)

@@ -27,7 +27,11 @@ from headstart.training.features import are_extracted, network_key
 from headstart.training.frozen import export_has_failed
 from headstart.training.steps import make_step
 
-_TIMED_STEPS = 3
+_TIMED_STEPS, _MOST_TIMED_STEPS = 3, 15
+_TIMED_SECONDS = 0.5
+"""Chosen: so many steps at least, and more of them until so many seconds are over, so that a moment in which a shared machine is busy with
+something else does not make the median."""
+
 _TIMED_IMAGES = 16  # of a frozen network, whose pace is known from few
 _DEPTHWISE_SPEED_UP, _PLAIN_SPEED_UP = 2.2, 1.2  # measured: see `_speed_up`
 _DEPTHWISE_SHARE = 0.05  # of the multiply-adds; MobileNetV2 has 0.07, EfficientNet-B0 0.09, ConvNeXt 0.02, ResNet none
@@ -204,7 +208,7 @@ def _are_cached(
 
 
 def time_steps(network: nn.Module, recipe: Recipe, prepare: Callable[[], torch.Tensor], labels: torch.Tensor) -> Pace:
-    """A training's pace; medians of three, after those that warm up.
+    """A training's pace; medians of three steps or more, after those that warm up.
 
     A step is the recipe's own: its images prepared, its optimizer, its batch norm, its average of the weights.
 
@@ -222,9 +226,10 @@ def time_steps(network: nn.Module, recipe: Recipe, prepare: Callable[[], torch.T
     average = WeightAverage(network, recipe.weight_averaging) if recipe.weight_averaging else None
     criterion = Criterion(labels.cpu().numpy(), recipe.label_smoothing, labels.device)
     step = make_step(recipe, network, criterion, optimizer, arithmetic, average)
-    positions, durations = torch.arange(len(labels), device=labels.device), []
+    positions = torch.arange(len(labels), device=labels.device)
+    durations: list[float] = []
     with seeded_torch(0):  # dropout draws numbers
-        for _ in range(step.warm_up + _TIMED_STEPS):
+        while len(durations) < step.warm_up or not _is_enough(durations[step.warm_up :]):
             started = time.perf_counter()
             inputs = prepare()
             step(inputs, positions)
@@ -240,11 +245,17 @@ def time_steps(network: nn.Module, recipe: Recipe, prepare: Callable[[], torch.T
 
 def _time_forward(network: nn.Module, inputs: torch.Tensor) -> float:
     network.eval()
-    durations = []
+    durations: list[float] = []
     with torch.inference_mode():
-        for _ in range(_TIMED_STEPS + 1):
+        while not _is_enough(durations[1:]):
             started = time.perf_counter()
             network(inputs)
             wait_for(inputs.device)
             durations.append(time.perf_counter() - started)
     return float(np.median(durations[1:]))
+
+
+def _is_enough(durations: list[float]) -> bool:
+    """Whether so many timed steps, in seconds, tell the pace."""
+    long_enough = sum(durations) >= _TIMED_SECONDS or len(durations) >= _MOST_TIMED_STEPS
+    return len(durations) >= _TIMED_STEPS and long_enough
