@@ -373,7 +373,7 @@ def test_a_fault_of_the_network_is_proved_where_nobody_understands_its_pixels(tm
 
 def test_an_unfair_opponent_is_proved_beside_a_network_made_for_small_images(tmp_path: Path) -> None:
     rivals = [
-        Recipe(name="unfair", kind="scratch", backbone="mobilenetv2_035", epochs=1, batch_size=32, learning_rate=1e-3),
+        Recipe(name="unfair", kind="scratch", backbone="mobilenetv2_035", input_size=32, epochs=1, learning_rate=1e-3),
         Recipe(name="mine", kind="probe", backbone="small32_s"),
     ]
     compared = headstart.compare("digits", rivals, seeds=1, limit=400, runs=tmp_path, language="en")

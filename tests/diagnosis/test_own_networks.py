@@ -151,7 +151,7 @@ def test_a_domain_gap_needs_a_certain_lack_of_gain(
     by_chance = rng.random((3, images)) < random if random != level else own
     monkeypatch.setattr(examining, "measure_random", lambda pipeline, clean, sample: (by_chance, own))
     cells: dict[Cell, Any] = {frozenset(): None}
-    pipeline: Any = SimpleNamespace(images=SimpleNamespace(labels=np.arange(images) % 10))
+    pipeline: Any = SimpleNamespace(images=SimpleNamespace(labels=np.arange(images) % 10), own_pixels=False)
     _, gap = examining._controls(pipeline, cells, np.arange(images))
     assert (gap.status, gap.code) == (status, code)
     if status != "could-not-look":
