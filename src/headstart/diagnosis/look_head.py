@@ -168,8 +168,8 @@ def overfit_or_behind(gap: Finding, head: Finding) -> tuple[Finding, Finding]:
         head: the trained head beside the convex one (21).
 
     Returns:
-        Both: overfitting proved with the points of the difference and the head cleared, where the head is right on more of its training
-        images than the convex one on others by more than counts as a gap; else as they were.
+        Both: overfitting proved with the points of the difference and the head cleared, where a gap is suspected and the head is right on
+        at least as many of its training images as the convex one on test images; else as they were.
     """
     if gap.status != "suspected" or (head.status, head.code) != ("proved", "head-below-probe"):
         return gap, head

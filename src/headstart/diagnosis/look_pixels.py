@@ -62,9 +62,8 @@ def _size(arrival: Arrival, canvas: int, native: int) -> Finding:
     wanted = suitable_size(canvas, native)
     # A padded image is a matter of cause 2: what counts here is the whole input.
     values = {"size": arrival.size, "native": native, "wanted": wanted, "map": arrival.map_side, "field": arrival.field}
-    if (
-        arrival.size < wanted
-    ):  # 96 px for 128 cost MobileNetV2 five points on CIFAR-10: how many it is here, the proof says
+    # 96 px for 128 cost MobileNetV2 five points on CIFAR-10: how many it is here, the proof says.
+    if arrival.size < wanted:
         return Finding(1, "suspected", "small-input", values)
     return Finding(1, "cleared", "enough-input", {"size": arrival.size, "map": arrival.map_side})
 

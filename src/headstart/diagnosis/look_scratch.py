@@ -19,7 +19,7 @@ from headstart.study.ledger import Ledger
 from headstart.study.presets import fast_recipe
 from headstart.study.resolving import Overrides, resolve_recipe
 
-_FEWEST_POSITIONS = 2  # as in look_pixels: a last map of 2 x 2 or less has pooled nothing
+_FEWEST_POSITIONS = 2  # a last map of 2 x 2 or less has pooled nothing
 
 
 def scratch_trials(run: Path | None) -> list[TrialResult]:

@@ -47,7 +47,9 @@ _SWEPT_SMALL = (8, 16, 24, 32, 48, 64)
 """Sides in pixels at which a repaired pipeline is looked at, too, up to the one that its backbone was pretrained at: the catalogue's for
 public backbones, and for those made for small images (chosen)."""
 
-_SWEPT_IMAGES = 300  # chosen: six sizes of MobileNetV2 then take some eight seconds on two cores, and an accuracy is known to six points
+_SWEPT_IMAGES = (
+    300  # chosen: with 600 a proof took 18 s longer on two cores (docs/log.md), and was known to four points
+)
 
 
 @dataclass(frozen=True)
