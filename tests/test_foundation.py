@@ -14,6 +14,7 @@ import pytest
 
 import headstart
 from headstart import errors
+from headstart.cli import main
 from headstart.errors import HeadstartError, RunError
 from headstart.files import (
     cache_folder,
@@ -181,3 +182,29 @@ def test_released_pages_leave_the_process_and_come_back(tmp_path: Path) -> None:
     assert process.memory_info().rss - before < 4_000_000
     assert float(mapped[::1000].sum()) == 12_000
     release_pages(np.ones(3))  # of an array in memory there is nothing to give back
+
+
+@pytest.mark.parametrize(
+    ("set_by_user", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "1000"}),
+        ({"GOMP_SPINCOUNT": "5"}, {"GOMP_SPINCOUNT": "5"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_the_command_line_lets_waiting_threads_sleep_unless_its_user_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch, set_by_user: dict[str, str], expected: dict[str, str]
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that what the program sets is taken back after the test
+        monkeypatch.delenv(name)
+    for name, value in set_by_user.items():
+        monkeypatch.setenv(name, value)
+    seen: list[dict[str, str]] = []
+
+    def command() -> None:
+        seen.append({name: os.environ[name] for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY") if name in os.environ})
+
+    monkeypatch.setattr("headstart.cli.app.app", command)
+    main()
+    assert seen == [expected]

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "numpy", "scipy", "scikit-learn", "Pillow", "safetensors")
 """Packages whose versions can change a result; each is recorded with every trial."""
 
+_SPINS = "1000"
+"""How often a thread of PyTorch looks whether the others are done before it sleeps. GNU's OpenMP takes 300,000 unless told otherwise:
+on two cores that other programs use, too, threads then wait for one that has no core, and keep theirs from it. A thousand cost nothing
+measurable on cores of one's own (docs/log.md)."""
+
 _IMPORTED = ("torch", "torchvision", "timm", "onnxruntime")  # those whose builds are known to clash
 
 
@@ -28,6 +33,15 @@ class Problem:
 
     what: str
     repair: str
+
+
+def share_cores() -> None:
+    """Let PyTorch's threads sleep when they wait, so that training beside other programs loses no more than its share of the cores.
+
+    It has to be said before torch is imported. Who set `OMP_WAIT_POLICY` or `GOMP_SPINCOUNT` keeps it.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
 
 
 def require_working_packages() -> None:

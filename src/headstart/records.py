@@ -265,8 +265,8 @@ def lasting_settings(recipe: Recipe) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One row of a learning curve. Accuracies are in evaluation mode, without augmentation; `train_accuracy` is over a
-    fixed stratified part of train. `epoch` counts from 1; 0 is the state before training."""
+    """One row of a learning curve. Accuracies are in evaluation mode, without augmentation, each image seen once (not its mirror image,
+    too); `train_accuracy` is over a fixed stratified part of train. `epoch` counts from 1; 0 is the state before training."""
 
     epoch: int
     train_loss: float

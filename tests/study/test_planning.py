@@ -129,6 +129,29 @@ def test_the_fast_network_is_cut_last_and_gets_what_is_left(
     assert plan.predicted_seconds <= budget
 
 
+@pytest.mark.parametrize(
+    ("budget", "epochs", "left_out"),
+    [
+        (8 * 10 + 12 + 30, 8, []),
+        (8 * 10 + 12 + 29, 8, ["random-large"]),  # rather than one epoch of the network that transfer has to beat
+        (5 * 10 + 12, 5, ["random-large"]),  # the cheaper control stays
+    ],
+)
+def test_the_fast_network_is_not_cut_for_a_second_control(
+    monkeypatch: pytest.MonkeyPatch, budget: float, epochs: int, left_out: list[str]
+) -> None:
+    costs = {
+        "fast": PredictedCost(0, 0, 10),
+        "random-small": PredictedCost(10, 2, 0),
+        "random-large": PredictedCost(25, 5, 0),
+    }
+    controls = [Recipe(name, "random-features", backbone=name) for name in ("random-small", "random-large")]
+    plan = _planned(monkeypatch, costs, [FAST.with_changes(epochs=8), *controls], budget_seconds=budget, seeds=1)
+    assert plan.recipes[0].recipe.epochs == epochs
+    assert [(missing.name, missing.reason) for missing in plan.not_run] == [(name, "budget") for name in left_out]
+    assert plan.predicted_seconds <= budget
+
+
 def test_without_a_budget_nothing_is_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = COSTS | {"fast": PredictedCost(shared=0, fixed=0, per_epoch=1000)}
     plan = _planned(monkeypatch, slow, [FAST])

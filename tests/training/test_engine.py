@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from headstart.errors import EnvironmentProblem
-from headstart.models.network import NetworkSpec, build_network, freeze_batch_norm
+from headstart.models.network import NetworkSpec, build_network, freeze_batch_norm, seen_once
 from headstart.records import EpochRecord, Preprocessing, Recipe
 from headstart.training.arithmetic import Arithmetic
 from headstart.training.batches import ArrayBatches, ImageBatches
@@ -288,6 +288,20 @@ def test_the_curve_is_without_augmentation_and_in_evaluation_mode(tmp_path: Path
     train, _ = _parts("none")
     accuracy = (predict_logits(network, train, CPU).argmax(1) == train.labels).mean()
     assert fitted.history[0].train_accuracy == pytest.approx(accuracy)
+
+
+def test_the_curve_sees_each_image_once_and_the_trained_network_answers_for_both_directions(tmp_path: Path) -> None:
+    network = build_network(NetworkSpec("fast", 10, 8, width=8, mirrored=True), 0)
+    train, val = _parts("shift-alternate")
+    recipe = RECIPE.with_changes(network="fast", optimizer="muon", epochs=1, augmentation="shift-alternate")
+    fitted = train_network(network, train, val, recipe, 0, device=CPU, checkpoint=tmp_path / "checkpoint.safetensors")
+    both = predict_logits(network, val, CPU)
+    with seen_once(network):
+        once = predict_logits(network, val, CPU)
+    loss = float(classification_loss(torch.from_numpy(once), torch.from_numpy(val.labels)))
+    assert fitted.history[0].val_loss == pytest.approx(loss)
+    assert not np.allclose(once, both)
+    assert np.array_equal(predict_logits(network, val, CPU), both)
 
 
 def test_untrained_weights_can_win(tmp_path: Path) -> None:

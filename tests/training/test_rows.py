@@ -8,6 +8,7 @@ import psutil
 import pytest
 import torch
 
+from headstart.files import read_rows
 from headstart.training import rows as under_test
 from headstart.training.rows import Rows, keeps
 
@@ -44,7 +45,29 @@ def test_a_part_is_copied_once_and_only_when_it_is_asked_for(monkeypatch: pytest
     assert torch.as_tensor(kept.at(np.array([0, 1]))).tolist() == [50, 1]
 
 
-def test_batches_of_a_mapped_file_do_not_hold_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("limit", "reads"), [(4 * 7, 1), (4 * 7 - 1, 3)])
+def test_a_small_part_of_a_mapped_file_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, reads: int
+) -> None:
+    path = tmp_path / "features.npy"
+    np.save(path, np.arange(20, 30, dtype=np.float32))
+    asked: list[int] = []
+
+    def counted(array: Any, rows: Any) -> Any:
+        asked.append(len(rows))
+        return read_rows(array, rows)
+
+    monkeypatch.setattr(under_test, "_READ_ONCE", limit)
+    monkeypatch.setattr(under_test, "read_rows", counted)
+    rows = Rows(np.load(path, mmap_mode="r"), INDICES, CPU)
+    for positions in ([6, 0], [1], [2, 2]):
+        assert np.array_equal(rows.at(np.array(positions)), 20 + INDICES[positions])
+    from_file = [count for count in asked if count == len(INDICES)] if reads == 1 else asked
+    assert len(from_file) == reads
+
+
+def test_batches_of_a_large_mapped_file_do_not_hold_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under_test, "_READ_ONCE", 1_000_000)
     path = tmp_path / "images.npy"
     np.save(path, np.full((64, 512, 512, 3), 7, np.uint8))  # 50 MB
     images = np.load(path, mmap_mode="r")

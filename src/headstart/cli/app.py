@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from headstart.environment import share_cores
 from headstart.errors import HeadstartError
 from headstart.version import __version__
 
@@ -46,6 +47,7 @@ def main() -> None:
     from rich.console import Console
     from rich.text import Text
 
+    share_cores()
     try:
         app()
     except HeadstartError as error:

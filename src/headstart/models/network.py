@@ -1,6 +1,7 @@
 """Whole classifiers: what a trial trains, a bundle stores, and `predict` runs."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -58,6 +59,19 @@ class BackboneClassifier(nn.Module):
         if self.mirrored and not self.training:
             logits = (logits + self.head(self.backbone(images.flip(3)))) / 2
         return logits
+
+
+@contextmanager
+def seen_once(network: nn.Module) -> Iterator[None]:
+    """While it lasts, a network that averages over the mirror image answers for the image alone, in half of the time."""
+    mirrored = getattr(network, "mirrored", False)
+    if mirrored:
+        network.mirrored = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if mirrored:
+            network.mirrored = True  # type: ignore[assignment]
 
 
 class ConstantClassifier(nn.Module):

@@ -108,8 +108,9 @@ def make_plan(
         not_run: recipes that could not be resolved.
         images, split, device: what the steps are timed on.
         seeds: the user's number; `None` takes three, fewer where the budget (or a comfortable quarter of an hour) does not allow them.
-        budget_seconds: the user's limit. Seeds give way first, then epochs (the fast network's last), then its width, then fine-tuning:
-            where one is left out, the others are planned anew with the seconds that it frees.
+        budget_seconds: the user's limit. Seeds give way first, then epochs, then, before the fast network loses any of its own, all
+            controls with random features but the cheapest, then its epochs and its width, then fine-tuning: where a recipe is left out, the
+            others are planned anew with the seconds that it frees.
 
     Returns:
         The plan; if even the least takes longer than the budget, it says so. A budget is planned, not enforced: the prediction can be
@@ -127,8 +128,12 @@ def make_plan(
     asked = {recipe.name: recipe for recipe, _ in recipes}
     remaining, missing = list(recipes), list(not_run)
     count, fitted, costs = _fit(remaining, seeds, budget_seconds, predict)
-    while budget_seconds is not None and _total(fitted, costs, count) > budget_seconds:
-        place = next((i for i, (recipe, _) in enumerate(remaining) if recipe.kind == "finetune"), None)
+    while budget_seconds is not None:
+        place = None
+        if _is_fast_cut(fitted, asked) or _total(fitted, costs, count) > budget_seconds:
+            place = _spared_control(remaining, predict)
+        if place is None and _total(fitted, costs, count) > budget_seconds:
+            place = next((i for i, (recipe, _) in enumerate(remaining) if recipe.kind == "finetune"), None)
         if place is None:
             break
         recipe, backbone = remaining.pop(place)
@@ -168,6 +173,28 @@ def _fit(recipes: _Entries, seeds: int | None, budget_seconds: float | None, pre
         recipes, costs = _narrow(recipes, costs, count, limit, predict)
         recipes = _lengthen(recipes, costs, asked, count, limit)
     return count, recipes, costs
+
+
+def _is_fast_cut(fitted: _Entries, asked: dict[str, Recipe]) -> bool:
+    """Whether the fast network has fewer epochs or channels than it asked for."""
+    return any(
+        recipe.network == "fast"
+        and (recipe.epochs, recipe.width) != (asked[recipe.name].epochs, asked[recipe.name].width)
+        for recipe, _ in fitted
+    )
+
+
+def _spared_control(recipes: _Entries, predict: _Predict) -> int | None:
+    """Place of the costliest control with random features, where another one remains; `None` where not.
+
+    One is enough to show that pretraining counts; a weak opponent from scratch would make transfer look better than it is.
+    """
+    costs = {
+        place: predict(recipe, backbone).total(recipe)
+        for place, (recipe, backbone) in enumerate(recipes)
+        if recipe.kind == "random-features"
+    }
+    return max(costs, key=lambda place: costs[place]) if len(costs) > 1 else None
 
 
 def _seeds_of(recipe: Recipe, count: int) -> int:

@@ -14,7 +14,13 @@ from headstart.data.splits import JUDGED_TRAIN_IMAGES
 from headstart.files import read_rows
 from headstart.models.backbones import Backbone, build_random_backbone, seeded_torch, split_for_fine_tuning
 from headstart.models.cost import complexity
-from headstart.models.network import BackboneClassifier, build_network, classifier_spec, freeze_batch_norm
+from headstart.models.network import (
+    BackboneClassifier,
+    build_network,
+    classifier_spec,
+    freeze_batch_norm,
+    seen_once,
+)
 from headstart.randomness import generator
 from headstart.records import ImageSet, Indices, Preprocessing, Recipe, Split
 from headstart.study.kinds import freeze_all_but_last
@@ -22,7 +28,7 @@ from headstart.training.arithmetic import arithmetic_of, full_precision, wait_fo
 from headstart.training.averaging import WeightAverage
 from headstart.training.batches import ImageBatches
 from headstart.training.criterion import Criterion
-from headstart.training.engine import CURVE_IMAGES, EVALUATION_BATCH, make_optimizer
+from headstart.training.engine import EVALUATION_BATCH, curve_images, make_optimizer
 from headstart.training.features import are_extracted, network_key
 from headstart.training.frozen import export_has_failed
 from headstart.training.steps import make_step
@@ -128,7 +134,7 @@ def _trained_and_judged(pace: Pace, split: Split, batch_size: int) -> tuple[floa
 
 def epoch_seconds(pace: Pace, split: Split, batch_size: int) -> float:
     """Seconds of one epoch of a training with its point of the learning curve."""
-    watched = min(len(split.train), CURVE_IMAGES) + len(split.val)
+    watched = min(len(split.train), curve_images(len(split.val))) + len(split.val)
     return _steps(split, batch_size) * pace.step + watched * pace.curve_image
 
 
@@ -238,8 +244,8 @@ def time_steps(network: nn.Module, recipe: Recipe, prepare: Callable[[], torch.T
     few = inputs[:EVALUATION_BATCH]
     with full_precision():
         judged = _time_forward(network, few) / len(few)
-        with arithmetic.mixed():
-            curve = _time_forward(network, few) / len(few) if arithmetic.dtype != torch.float32 else judged
+        with arithmetic.mixed(), seen_once(network):
+            curve = _time_forward(network, few) / len(few)
     return Pace(float(np.median(durations[step.warm_up :])), curve, judged)
 
 

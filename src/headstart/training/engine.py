@@ -20,7 +20,7 @@ from headstart.data.splits import evenly_spaced
 from headstart.data.transfer import to_device
 from headstart.errors import HeadstartError
 from headstart.models.backbones import seeded_torch
-from headstart.models.network import freeze_batch_norm, parameter_groups
+from headstart.models.network import freeze_batch_norm, parameter_groups, seen_once
 from headstart.randomness import derive_seed, generator
 from headstart.records import EpochRecord, Indices, Labels, Logits, Recipe
 from headstart.training.arithmetic import Arithmetic, arithmetic_of, full_precision
@@ -44,8 +44,9 @@ from headstart.training.tally import Tally
 EVALUATION_BATCH = 256  # chosen: fits the cache with small images, amortises the call overhead
 _GPU_EVALUATION = 1 << 23
 """Numbers of a batch on a GPU (chosen: 32 MB): 2,730 images of 32 px, so that calls are few where each costs more than the pixels do."""
-CURVE_IMAGES = 5000
-"""Chosen: the train accuracy of a curve is read from at most this many images (+-1.4 points)."""
+_CURVE_IMAGES = 1000, 5000
+"""Chosen: the train accuracy of a curve is read from as many images as the val accuracy is, but from at least and at most so many (+-3 and
++-1.4 points): with more than val has, the watching took longer than the training where images are few."""
 
 
 class DivergedError(HeadstartError):
@@ -149,7 +150,7 @@ def train_network(
     watchers = [best_keeper, *_recipe_callbacks(recipe), *callbacks]
     schedule = SCHEDULES[recipe.schedule]
     training.batches = len(_parts(len(train.labels), recipe.batch_size))
-    curve_part = evenly_spaced(train.labels, CURVE_IMAGES)
+    curve_part = evenly_spaced(train.labels, curve_images(len(val.labels)))
     average = WeightAverage(network, recipe.weight_averaging) if recipe.weight_averaging else None
     resumed = load_checkpoint(checkpoint, network, optimizer)
     if resumed is not None:
@@ -235,6 +236,16 @@ def predict_logits(
             size = evaluation_batch(device.type, inputs[0].numel())
     logits: Logits = torch.cat(outputs).cpu().numpy()
     return logits
+
+
+def curve_images(val_images: int) -> int:
+    """From how many train images a curve is read, where train has so many, beside so many of val.
+
+    >>> curve_images(500), curve_images(2000), curve_images(10_000)
+    (1000, 2000, 5000)
+    """
+    fewest, most = _CURVE_IMAGES
+    return min(max(val_images, fewest), most)
 
 
 def evaluation_batch(device_type: str, numbers: int) -> int:
@@ -356,8 +367,9 @@ def _evaluate(
     train_loss: float | None,
     started: float,
 ) -> EpochRecord:
-    train_logits = predict_logits(training.network, train, device, curve_part, arithmetic)
-    val_logits = predict_logits(training.network, val, device, arithmetic=arithmetic)
+    with seen_once(training.network):
+        train_logits = predict_logits(training.network, train, device, curve_part, arithmetic)
+        val_logits = predict_logits(training.network, val, device, arithmetic=arithmetic)
     own_loss = train_loss if train_loss is not None else _mean_loss(train_logits, train.labels[curve_part])
     return EpochRecord(
         epoch=training.epoch,
