@@ -32,9 +32,10 @@ types: $(VENV)/ready-dev
 layers: $(VENV)/ready-dev
 	$(BIN)/lint-imports
 
-# `data` tests run by themselves where the development data is found, and skip where it is not.
+# `data` tests run by themselves where the development data is found, and skip where it is not. Every test computes on one thread, so
+# that as many files run at once as there are cores.
 test: $(VENV)/ready-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile
 
 # Both notebooks from their first cell to their last, on the digits: a few minutes.
 notebooks: $(VENV)/ready-dev

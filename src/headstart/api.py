@@ -12,7 +12,6 @@ from headstart.environment import choose_device, require_working_packages
 from headstart.errors import RunError, UsageError
 from headstart.files import read_json
 from headstart.records import Augmentation, Recipe
-from headstart.report.diagnosis import write_diagnosis_report
 from headstart.report.language import resolve_language
 from headstart.report.results import write_results
 from headstart.report.write import ReportPaths, write_report
@@ -279,6 +278,8 @@ def rebuild_report(run: str | Path, language: str | None = None) -> ReportPaths:
     """Rebuild the reports of a comparison or a diagnosis from its JSON file, in `en` or `es`."""
     folder = Path(run)
     if (folder / "diagnosis.json").exists():
+        from headstart.report.diagnosis import write_diagnosis_report  # here, so that a comparison does not wait for it
+
         return write_diagnosis_report(folder, resolve_language(language))
     read_results(folder)
     return write_report(folder, resolve_language(language))

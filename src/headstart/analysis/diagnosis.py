@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from headstart.analysis.statistics import Estimate, mean_estimate
 from headstart.randomness import generator
@@ -278,6 +277,8 @@ def best_meanings(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     Args:
         confusion: `(C, C) int64`, true by predicted.
     """
+    from scipy.optimize import linear_sum_assignment  # here, so that other commands do not wait for it
+
     classes = len(confusion)
     rows, columns = linear_sum_assignment(confusion * (classes + 1) + np.eye(classes, dtype=np.int64), maximize=True)
     meant = np.empty(classes, np.int64)

@@ -116,7 +116,7 @@ def scan_folder(folder: Path) -> Listing:
         beside += [f"{root.name}/{name}" for name in more]
         classes_of[part] = names
         for name in names:
-            inside = sorted(_files_below(root / name, folder, ()), key=lambda file: file.path)
+            inside = sorted(_files_below(str(root / name), str(folder), ()), key=lambda file: file.path)
             files += [(part, name, file) for file in inside]
     _check_classes(folder, classes_of, roots)
     class_names = sorted(classes_of[0])
@@ -256,10 +256,13 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
     return sorted(folders), sorted(files)
 
 
-def _files_below(folder: Path, root: Path, above: tuple[tuple[int, int], ...]) -> Iterator[SeenFile]:
-    """List the files below a class folder; a folder that is its own ancestor (by a link) is not entered again."""
+def _files_below(folder: str, root: str, above: tuple[tuple[int, int], ...]) -> Iterator[SeenFile]:
+    """List the files below a class folder; a folder that is its own ancestor (by a link) is not entered again.
+
+    Paths are plain strings: a hundred thousand `Path` objects would take seconds each time that a cached folder is looked at.
+    """
     try:
-        status = folder.stat()
+        status = os.stat(folder)
         identity = (status.st_dev, status.st_ino)
         if identity in above:
             return
@@ -267,12 +270,12 @@ def _files_below(folder: Path, root: Path, above: tuple[tuple[int, int], ...]) -
             entries = [entry for entry in scanned if not _is_litter(entry.name)]
     except OSError as error:
         raise DataError(f"{folder} cannot be read ({error.strerror}). Check the folder and its permissions.") from error
+    shown = Path(folder).relative_to(root).as_posix()
     for entry in entries:
-        path = Path(entry.path)
         if entry.is_dir():
-            yield from _files_below(path, root, (*above, identity))
+            yield from _files_below(entry.path, root, (*above, identity))
             continue
-        relative = path.relative_to(root).as_posix()
+        relative = f"{shown}/{entry.name}"
         try:
             seen = os.stat(entry.path)
             yield SeenFile(relative, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
