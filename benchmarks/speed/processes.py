@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from headstart.environment import share_cores
 from headstart.files import read_json
 
 Word = str | int | float | Path
@@ -61,7 +62,7 @@ def script(module: str, *arguments: Word, cache: Path | None = None, watch: floa
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "facts.json"
         command = [sys.executable, "-m", f"{__package__}.{module}", *map(str, arguments), "--out", str(out)]
-        seconds, peaks = _run(command, cache, watch)
+        seconds, peaks = _run(command, cache, watch, ours=module == "ours")
         return Finished(seconds, read_json(out), *peaks)
 
 
@@ -109,8 +110,12 @@ def medians(runs: list[Finished], fact: str) -> float:
     return float(statistics.median(run.facts[fact] for run in runs))
 
 
-def _run(command: list[str], cache: Path | None, watch: float) -> tuple[float, tuple[int, int, int]]:
+def _run(
+    command: list[str], cache: Path | None, watch: float, ours: bool = False
+) -> tuple[float, tuple[int, int, int]]:
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}  # fewer lines on the terminal, nothing else
+    if ours:
+        share_cores(environment)  # as headstart's command line does for itself
     if cache is not None:
         environment["HEADSTART_CACHE"] = str(cache)
     peaks = (0, 0, 0)

@@ -99,7 +99,8 @@ def _verdict(row: Row, target: Target) -> str:
     limit, word = (target.stretch, "stretch") if target.bar is None else (target.bar, "bar")
     if limit is None:
         return ""
-    return f"{word} missed by {abs(value / limit - 1):.0%}{addition}"
+    share = abs(value / limit - 1)
+    return f"{word} missed by {share:.1%}{addition}" if share < 0.01 else f"{word} missed by {share:.0%}{addition}"
 
 
 def _reaches(value: float, limit: float, target: Target) -> bool:

@@ -116,7 +116,8 @@ def compare(
             images up to 64 px.
         weights_dir: folder of weight files, searched first.
         input_size: side in pixels that every network sees.
-        budget: such as `"10m"`, or seconds; seeds and epochs are planned to fit. Not together with `epochs`.
+        budget: such as `"10m"`, or seconds; seeds and epochs are planned to fit, and what still does not is left out and named. Not
+            together with `epochs`.
         epochs, batch_size, augmentation: override the recipes' own.
         limit: use a stratified subset of this many images for train and val together, and at most as many for test; of all images
             where the data has no test part of its own.

@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,8 @@ PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "numpy", "scipy", "sc
 
 _SPINS = "1000"
 """How often a thread of PyTorch looks whether the others are done before it sleeps. GNU's OpenMP takes 300,000 unless told otherwise:
-on two cores that other programs use, too, threads then wait for one that has no core, and keep theirs from it. A thousand cost nothing
-measurable on cores of one's own (docs/log.md)."""
+on two cores that other programs use, too, threads then wait for one that has no core, and keep theirs from it. A thousand made no
+measurable difference to a small network on cores of its own (docs/log.md)."""
 
 _IMPORTED = ("torch", "torchvision", "timm", "onnxruntime")  # those whose builds are known to clash
 
@@ -35,13 +36,14 @@ class Problem:
     repair: str
 
 
-def share_cores() -> None:
+def share_cores(environment: MutableMapping[str, str] = os.environ) -> None:
     """Let PyTorch's threads sleep when they wait, so that training beside other programs loses no more than its share of the cores.
 
-    It has to be said before torch is imported. Who set `OMP_WAIT_POLICY` or `GOMP_SPINCOUNT` keeps it.
+    Args:
+        environment: of a process that has not imported torch yet. Who set `OMP_WAIT_POLICY` or `GOMP_SPINCOUNT` keeps it.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+    if "OMP_WAIT_POLICY" not in environment:
+        environment.setdefault("GOMP_SPINCOUNT", _SPINS)
 
 
 def require_working_packages() -> None:

@@ -14,9 +14,9 @@ from headstart.files import canonical_json, sha256_of_text
 RESULTS_SCHEMA_VERSION = 1
 """Version of `results.json` and of a trial's `result.json`."""
 
-_TRIAL_VERSION = 3
+_TRIAL_VERSION = 4
 """Raised where what a trial keeps or a network that has no weights' hash changes, so that none of before is taken for one of now: 2 judges
-a part of train, 3 has another width of `small32_m`."""
+a part of train, 3 has another width of `small32_m`, 4 reads a learning curve from each image once."""
 
 Kind = Literal["scratch", "probe", "finetune", "majority", "random-features"]
 Augmentation = Literal["none", "shift", "shift-flip", "shift-alternate", "crop", "crop-flip"]

@@ -242,3 +242,12 @@ def test_diagnose_names_the_cause_and_hands_over_the_recipe(terminal: Terminal) 
     refused = terminal("diagnose", "digits", "--recipe", "cnn")
     assert refused.returncode == 2
     assert "there is no transfer to diagnose" in refused.stderr
+
+
+def test_a_comparison_does_not_wait_for_what_only_a_diagnosis_needs() -> None:
+    code = (
+        "import sys; import headstart.api, headstart.cli.progress; "
+        "print([name for name in ('headstart.diagnosing', 'headstart.diagnosis.probing', 'scipy.optimize') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -32,20 +32,38 @@ def test_features_that_are_cached_are_predicted_to_cost_nothing(
     backbone = find_backbone("small32_s", None)
     probe = resolve_recipe(probe_recipe("small32_s"), images, split, backbone, Overrides())
     control = resolve_recipe(random_features_recipe("small32_s"), images, split, backbone, Overrides())
-    assert predict_seconds(probe, backbone, images, split, CPU).shared > 0
+    assert predict_seconds(probe, backbone, images, split, CPU, {}).shared > 0
     assert probe.preprocessing is not None
     key = str(backbone.weights_sha256)
     assert not are_extracted(images, key, probe.preprocessing, device=CPU)
     extract_features(images, build_backbone(backbone), key, probe.preprocessing, device=CPU, reporter=SilentObserver())
     assert are_extracted(images, key, probe.preprocessing, device=CPU)
-    assert predict_seconds(probe, backbone, images, split, CPU).shared == 0
+    assert predict_seconds(probe, backbone, images, split, CPU, {}).shared == 0
     with monkeypatch.context() as patched:  # what costs nothing is not timed either
         patched.delattr(prediction, "extraction_seconds")
-        assert predict_seconds(probe, backbone, images, split, CPU).shared == 0
+        assert predict_seconds(probe, backbone, images, split, CPU, {}).shared == 0
     # Of other pixels, and of weights that are drawn anew for each seed, nothing is there.
     larger = probe.with_changes(preprocessing=probe.preprocessing.__class__(48))
-    assert predict_seconds(larger, backbone, images, split, CPU).shared > 0
-    assert predict_seconds(control, backbone, images, split, CPU).shared > 0
+    assert predict_seconds(larger, backbone, images, split, CPU, {}).shared > 0
+    assert predict_seconds(control, backbone, images, split, CPU, {}).shared > 0
+
+
+def test_a_network_is_timed_once_for_all_of_its_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = load_images("digits", limit=200)
+    split, _ = make_split(images)
+    backbone = find_backbone("small32_s", None)
+    timed: list[float] = []
+
+    def slower_each_time(*_: object) -> float:
+        timed.append(float(len(timed) + 1))
+        return timed[-1]
+
+    monkeypatch.setattr(prediction, "extraction_seconds", slower_each_time)
+    extractions: dict[str, float] = {}
+    for recipe in (probe_recipe("small32_s"), random_features_recipe("small32_s")):
+        resolved = resolve_recipe(recipe, images, split, backbone, Overrides())
+        assert predict_seconds(resolved, backbone, images, split, CPU, extractions).shared == 1
+    assert timed == [1]
 
 
 def _planned(
@@ -150,6 +168,19 @@ def test_the_fast_network_is_not_cut_for_a_second_control(
     assert plan.recipes[0].recipe.epochs == epochs
     assert [(missing.name, missing.reason) for missing in plan.not_run] == [(name, "budget") for name in left_out]
     assert plan.predicted_seconds <= budget
+
+
+def test_a_control_comes_back_where_a_fine_tuning_leaves_time_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = COSTS | {
+        "tuned": PredictedCost(shared=25, fixed=30, per_epoch=100),
+        "random-small": PredictedCost(10, 2, 0),
+        "random-large": PredictedCost(25, 5, 0),
+    }
+    controls = [Recipe(name, "random-features", backbone=name) for name in ("random-small", "random-large")]
+    plan = _planned(monkeypatch, costs, [FAST, PROBE, TUNED, *controls], budget_seconds=200, seeds=1)
+    assert [planned.recipe.name for planned in plan.recipes] == ["fast", "probe", "random-small", "random-large"]
+    assert [missing.name for missing in plan.not_run] == ["tuned"]
+    assert plan.recipes[0].recipe.epochs == FAST.epochs
 
 
 def test_without_a_budget_nothing_is_over_it(monkeypatch: pytest.MonkeyPatch) -> None:

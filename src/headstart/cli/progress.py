@@ -3,22 +3,22 @@
 import json
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from headstart.api import Comparison
-from headstart.diagnosing import Diagnosis
 from headstart.records import DuplicateReport, ImageSet, NotRun, Recipe, Split, TrialResult
-from headstart.report.diagnosis_terminal import diagnosis_table, diagnosis_text
 from headstart.report.language import Texts
 from headstart.report.sections.cost import written_cut
-from headstart.report.sections.diagnosis_runs import compare_command
 from headstart.report.terminal import comparison_table
 from headstart.study.ledger import Ledger
 from headstart.study.planning import Plan, PretrainingPlan
-from headstart.study.pretraining import Pretrained
+
+if TYPE_CHECKING:
+    from headstart.api import Comparison
+    from headstart.diagnosing import Diagnosis
+    from headstart.study.pretraining import Pretrained
 
 _LISTED_FILES = 20  # chosen: a screen's worth; the report lists all
 
@@ -161,7 +161,7 @@ class TerminalObserver:
         self._console.print(self._texts.get(key, **values), markup=False, highlight=False)
 
 
-def print_summary(console: Console, texts: Texts, comparison: Comparison) -> None:
+def print_summary(console: Console, texts: Texts, comparison: "Comparison") -> None:
     """End with the comparison table, the verdict in one sentence, and the report's path."""
     console.print()
     console.print(comparison_table(comparison.results, texts))
@@ -170,8 +170,12 @@ def print_summary(console: Console, texts: Texts, comparison: Comparison) -> Non
     console.print(texts.get("cli.report_at", path=str(comparison.paths.html)), markup=False, soft_wrap=True)
 
 
-def print_diagnosis(console: Console, texts: Texts, found: Diagnosis) -> None:
+def print_diagnosis(console: Console, texts: Texts, found: "Diagnosis") -> None:
     """End with the ranked causes, the verdict in one sentence, the report's path, and how to use the repaired recipe."""
+    # Here, so that the other commands do not wait for them.
+    from headstart.report.diagnosis_terminal import diagnosis_table, diagnosis_text
+    from headstart.report.sections.diagnosis_runs import compare_command
+
     console.print()
     console.print(diagnosis_table(found.record, texts))
     console.print()
@@ -183,7 +187,7 @@ def print_diagnosis(console: Console, texts: Texts, found: Diagnosis) -> None:
         console.print(texts.get("cli.repaired_recipe", command=command), markup=False, soft_wrap=True)
 
 
-def print_pretrained(console: Console, texts: Texts, made: Pretrained) -> None:
+def print_pretrained(console: Console, texts: Texts, made: "Pretrained") -> None:
     """Say where the weight file and its card are, how good it is, and how to use it."""
     results = json.loads(made.file.metadata["results"])
     key = "cli.pretrain_was_done" if made.was_done else "cli.pretrain_done"

@@ -46,7 +46,11 @@ def compare(
         int | None, typer.Option(help="Repetitions of each recipe. Default: 3 where the time allows.")
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Time to plan for, such as 90s, 10m or 1h30m. Not together with --epochs.")
+        str | None,
+        typer.Option(
+            help="Time to plan for, such as 90s, 10m or 1h30m; what does not fit is shortened, or left out and named. Not together "
+            "with --epochs."
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of every recipe that trains by epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,

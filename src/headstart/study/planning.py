@@ -108,9 +108,9 @@ def make_plan(
         not_run: recipes that could not be resolved.
         images, split, device: what the steps are timed on.
         seeds: the user's number; `None` takes three, fewer where the budget (or a comfortable quarter of an hour) does not allow them.
-        budget_seconds: the user's limit. Seeds give way first, then epochs, then, before the fast network loses any of its own, all
-            controls with random features but the cheapest, then its epochs and its width, then fine-tuning: where a recipe is left out, the
-            others are planned anew with the seconds that it frees.
+        budget_seconds: the user's limit. Seeds give way first, then epochs (the fast network's least) and its width. Before that network
+            loses anything, all controls with random features but the cheapest are left out; where even the least does not fit, fine-tuning
+            is. Each time the others are planned anew with the seconds that this frees.
 
     Returns:
         The plan; if even the least takes longer than the budget, it says so. A budget is planned, not enforced: the prediction can be
@@ -118,15 +118,16 @@ def make_plan(
     """
 
     known: dict[tuple[str, int], PredictedCost] = {}
+    extractions: dict[str, float] = {}
 
     def predict(recipe: Recipe, backbone: Backbone | None) -> PredictedCost:
         key = (recipe.name, recipe.width)
         if key not in known:
-            known[key] = predict_seconds(recipe, backbone, images, split, device)
+            known[key] = predict_seconds(recipe, backbone, images, split, device, extractions)
         return known[key]
 
     asked = {recipe.name: recipe for recipe, _ in recipes}
-    remaining, missing = list(recipes), list(not_run)
+    remaining, left_out = list(recipes), _Entries()
     count, fitted, costs = _fit(remaining, seeds, budget_seconds, predict)
     while budget_seconds is not None:
         place = None
@@ -136,10 +137,23 @@ def make_plan(
             place = next((i for i, (recipe, _) in enumerate(remaining) if recipe.kind == "finetune"), None)
         if place is None:
             break
-        recipe, backbone = remaining.pop(place)
-        missing.append(NotRun(recipe.name, "budget", f"{predict(recipe, backbone).total(recipe):.0f}"))
+        left_out.append(remaining.pop(place))
         # From the start: what it would have taken is given back to the others.
         count, fitted, costs = _fit(remaining, seeds, budget_seconds, predict)
+    for control in reversed([entry for entry in left_out if entry[0].is_control]):
+        # Where a fine-tuning was left out later, there may be time for it after all.
+        wider = [entry for entry in recipes if entry in remaining or entry is control]
+        again = _fit(wider, seeds, budget_seconds, predict)
+        if _total(again[1], again[2], again[0]) <= (budget_seconds or 0.0) and not _is_fast_cut(again[1], asked):
+            remaining, (count, fitted, costs) = wider, again
+            left_out.remove(control)
+    missing = [
+        *not_run,
+        *(
+            NotRun(recipe.name, "budget", f"{predict(recipe, backbone).total(recipe):.0f}")
+            for recipe, backbone in left_out
+        ),
+    ]
     planned = tuple(
         PlannedRecipe(
             recipe,
@@ -187,7 +201,8 @@ def _is_fast_cut(fitted: _Entries, asked: dict[str, Recipe]) -> bool:
 def _spared_control(recipes: _Entries, predict: _Predict) -> int | None:
     """Place of the costliest control with random features, where another one remains; `None` where not.
 
-    One is enough to show that pretraining counts; a weak opponent from scratch would make transfer look better than it is.
+    What an architecture is worth without its weights is then known of one backbone alone; but a weak opponent from scratch would make all
+    of transfer look better than it is.
     """
     costs = {
         place: predict(recipe, backbone).total(recipe)

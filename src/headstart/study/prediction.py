@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -44,6 +43,7 @@ _DEPTHWISE_SHARE = 0.05  # of the multiply-adds; MobileNetV2 has 0.07, Efficient
 _EXPORT_SECONDS = (
     4.0  # measured: MobileNetV2's graph 1.6 s, first images 0.3 s, race 2 s; once per network and input size
 )
+_HEAD_STEP_SECONDS = 9e-4  # measured: 3,520 steps of 64 rows of 1,280 features in 3 s, two cores
 _PROBE_SECONDS_PER_GIGA = 11.0  # measured: seconds per 1e9 of images x features x classes; 6 s for 45,000 x 1,280 x 10
 
 
@@ -74,9 +74,22 @@ class Pace:
 
 
 def predict_seconds(
-    recipe: Recipe, backbone: Backbone | None, images: ImageSet, split: Split, device: torch.device
+    recipe: Recipe,
+    backbone: Backbone | None,
+    images: ImageSet,
+    split: Split,
+    device: torch.device,
+    extractions: dict[str, float],
 ) -> PredictedCost:
-    """Predict a recipe's seconds from a few timed steps on real images; features that are cached cost nothing."""
+    """Predict a recipe's seconds from a few timed steps on real images; features that are cached cost nothing.
+
+    Args:
+        recipe: resolved.
+        backbone: of the recipe, where it has one.
+        images, split, device: what the steps are timed on.
+        extractions: seconds of features that were predicted before, and those that are now: one network, whatever its weights, is
+            timed once, so that two recipes with it are not told two numbers.
+    """
     if recipe.kind == "majority" or recipe.preprocessing is None:
         return PredictedCost(0.0, 0.0, 0.0)
     batch = min(recipe.batch_size, len(split.train))
@@ -95,15 +108,17 @@ def predict_seconds(
     pretrained = str(backbone.weights_sha256) if recipe.kind != "random-features" else None
     preprocessing = recipe.preprocessing
 
-    @cache
     def extract() -> float:  # timing it takes a second, which cached features need not pay
-        return extraction_seconds(module, images, preprocessing, device, pretrained)
+        key = repr((sorted(backbone.timm_arguments.items()), preprocessing))
+        if key not in extractions:
+            extractions[key] = extraction_seconds(module, images, preprocessing, device, pretrained)
+        return extractions[key]
 
     extraction = 0.0 if _are_cached(images, pretrained, preprocessing, device) else extract()
     probe = len(split.train) * backbone.features * classes / 1e9 * _PROBE_SECONDS_PER_GIGA + 0.5
     if recipe.kind != "finetune":
         # Random features are drawn anew for each seed; a gradient head costs little beside the features.
-        per_epoch = _steps(split, recipe.batch_size) * 3e-4 if recipe.head == "gradient" else 0.0
+        per_epoch = _steps(split, recipe.batch_size) * _HEAD_STEP_SECONDS if recipe.head == "gradient" else 0.0
         return PredictedCost(extraction, probe if recipe.head == "convex" else 0.0, per_epoch)
     inputs = apply_preprocessing(read_rows(images.images, some), recipe.preprocessing).to(device)
     cut = split_for_fine_tuning(module, inputs[:2]) if recipe.unfreeze == "last" else None
@@ -244,8 +259,10 @@ def time_steps(network: nn.Module, recipe: Recipe, prepare: Callable[[], torch.T
     few = inputs[:EVALUATION_BATCH]
     with full_precision():
         judged = _time_forward(network, few) / len(few)
-        with arithmetic.mixed(), seen_once(network):
-            curve = _time_forward(network, few) / len(few)
+        curve = judged
+        if arithmetic.dtype != torch.float32 or getattr(network, "mirrored", False):
+            with arithmetic.mixed(), seen_once(network):
+                curve = _time_forward(network, few) / len(few)
     return Pace(float(np.median(durations[step.warm_up :])), curve, judged)
 
 

@@ -109,8 +109,9 @@ def fastest(
         return FrozenNetwork(_onnx_forward(graph, way.threads), "onnxruntime", way)
     forwards = {plain: _onnx_forward(graph, threads)}
     if threads > 1 and images_to_come / _images_per_second(forwards[plain], inputs, plain) > _WORTH_A_RACE:
-        alone = _onnx_forward(graph, 1)
-        forwards |= {Way(workers=threads, threads=1, batch=batch): alone for batch in _SMALL_BATCHES}
+        alone, few = _onnx_forward(graph, 1), inputs[:_CHECKED_IMAGES]
+        if _same(alone(few), forwards[plain](few)):  # the other session has been checked against PyTorch
+            forwards |= {Way(workers=threads, threads=1, batch=batch): alone for batch in _SMALL_BATCHES}
         way = _race(forwards, inputs)
         write_json(remembered, asdict(way))
     else:

@@ -16,8 +16,9 @@ _KEPT_SHARE = 0.25
 A quarter of 15 GB holds 1.2 million images of 32 px."""
 
 _READ_ONCE = 1 << 28
-"""Bytes of a part that the CPU reads from a file as a whole (chosen): so much the features of 45,000 images take, of which a linear head
-takes thousands of small batches. Read row by row, 700 batches of 64 took 0.17 s, from memory 0.03 s (November 2026, two cores)."""
+"""Bytes of a part that the CPU reads from its file as a whole once it is asked for a second time (chosen): so much the features of 45,000
+images take, of which a linear head takes thousands of small batches. Read row by row, 700 batches of 64 took 0.17 s, from memory 0.03 s
+(November 2026, two cores)."""
 
 _HELD_BYTES, _NEIGHBOURS = 1 << 26, 1 << 16
 """Of an array at a time (chosen), and what comes along with a row that is written by itself."""
@@ -26,8 +27,8 @@ _HELD_BYTES, _NEIGHBOURS = 1 << 26, 1 << 16
 class Rows:
     """Rows of an array that lives on the host, for batches on a device.
 
-    On the CPU they are taken from the array each time; of a file a small part is read as a whole when it is first asked for, the rows of a
-    larger one each time. On a GPU the whole part is copied there when it is
+    On the CPU they are taken from the array each time, or read from its file; a small part that is gone through more than once is then
+    read as a whole. On a GPU the whole part is copied there when it is
     first asked for, if it fits, and batches are gathered there; otherwise each batch is copied.
 
     Args:
@@ -42,18 +43,21 @@ class Rows:
         self._device = device
         self._kept: torch.Tensor | None = None
         self._decided = False
+        self._asked = 0
 
     def at(self, positions: Indices) -> npt.NDArray[Any] | torch.Tensor:
         """The rows at positions of the part: an array on the CPU, a tensor on any other device."""
+        needed = len(self._indices) * math.prod(self._array.shape[1:]) * self._array.itemsize
         if not self._decided:
             self._decided = True
-            needed = len(self._indices) * math.prod(self._array.shape[1:]) * self._array.itemsize
             if keeps(self._device.type, needed, _free_bytes(self._device)):
                 self._kept = self._copied()
-            elif self._device.type == "cpu" and isinstance(self._array, np.memmap) and needed <= _READ_ONCE:
-                self._array, self._indices = read_rows(self._array, self._indices), np.arange(len(self._indices))
         if self._kept is not None:
             return self._kept.index_select(0, to_device(positions, self._device))
+        if self._device.type == "cpu" and isinstance(self._array, np.memmap) and needed <= _READ_ONCE:
+            if self._asked >= len(self._indices):
+                self._array, self._indices = read_rows(self._array, self._indices), np.arange(len(self._indices))
+            self._asked += len(positions)
         rows = read_rows(self._array, self._indices[positions])
         return rows if self._device.type == "cpu" else to_device(rows, self._device)
 
