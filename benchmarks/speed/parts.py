@@ -449,6 +449,7 @@ def _competitor(recipe: dict[str, Any]) -> dict[str, Any]:
         "epochs": settings["epochs"],
         "width": settings["width"],
         "asked_epochs": planned["asked_epochs"],
+        "asked_width": planned["asked_width"],
         "test_accuracy": {end: round(accuracy[end], 4) for end in ("mean", "low", "high")},
         "gap": round(recipe["train_val_gap"]["mean"], 4),
         "fit": recipe["fit_verdict"],

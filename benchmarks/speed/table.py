@@ -264,11 +264,15 @@ def contest_table(rows: list[Row]) -> str:
         accuracy, shortened = one["test_accuracy"], one["epochs"] != one["asked_epochs"]
         of_its = f" of its {one['asked_epochs']}" if shortened else ""
         epochs = f"{one['epochs']}{of_its}" if one["epochs"] else "–"
+        if one.get("width", 0) < one.get("asked_width", 0):
+            epochs += f", {one['width']} of its {one['asked_width']} channels"
         low, high = (f"{100 * accuracy[end]:.1f}" for end in ("low", "high"))
         lines.append(
             f"| `{one['name']}`{' (control)' if one['control'] else ''} | {one['input_size']} px | {epochs} | "
             f"{_percent(accuracy['mean'])} [{low}, {high}] | {100 * one['gap']:+.1f} | {one['fit']} | {_shown(one['seconds'], 'seconds')} |"
         )
+    if left_out := row.get("left_out"):
+        lines += ["", f"Left out, since the budget did not allow it: {', '.join(f'`{name}`' for name in left_out)}."]
     return "\n".join([*lines, "", f"Its verdict: {row['verdict']}"])
 
 

@@ -1,6 +1,15 @@
 """The benchmark of speed: which of its rows count, and as what."""
 
-from speed.parts import TUTORIAL_EPOCHS, peer_at_its_best, seconds_to_best
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speed import parts
+from speed.parts import TUTORIAL_EPOCHS, memory, peer_at_its_best, seconds_to_best
+from speed.processes import Finished
+from speed.setting import Setting
 from speed.table import summary
 
 
@@ -20,3 +29,18 @@ def test_a_lower_bound_is_judged_as_it_stands() -> None:
     assert "at least 3.8x | 6.0x | 12.0x | bar missed by 37%; the peer never got there |" in summary([row])
     assert "| bar met; the peer never got there |" in summary([row | {"ratio": 6.1}])
     assert "| stretch met; the peer never got there |" in summary([row | {"ratio": 12.5}])
+
+
+@pytest.mark.parametrize(
+    ("left_out", "counts"),
+    [([], True), (["random-features-mobilenetv2_100"], True), (["mobilenetv2_100-finetune"], False)],
+)
+def test_a_comparison_without_one_of_its_recipes_is_not_the_whole_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, left_out: list[str], counts: bool
+) -> None:
+    facts = {"recipes": [], "not_run": [{"name": name} for name in left_out], "verdict": {"statement": "It depends."}}
+    monkeypatch.setattr(parts, "_compare", lambda *_, **__: Finished(900.0, facts, 10**9))
+    values: dict[str, Any] = dict.fromkeys(field.name for field in fields(Setting))
+    row = next(iter(memory(Setting(**values | {"work": tmp_path, "quick": False, "budget": "15m"}))))
+    assert row["left_out"] == left_out
+    assert all(row["conditions"].values()) == counts

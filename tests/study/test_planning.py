@@ -127,12 +127,13 @@ def test_what_a_recipe_frees_is_given_to_the_others(
 @pytest.mark.parametrize(
     ("budget", "per_epoch", "epochs"),
     [
+        (23, 10, [2, 3]),  # by one common factor 2 and 4: the other network gives way, the fast one keeps its width
         (
-            23,
-            10,
-            [2, 3],
-        ),  # by one common factor it would be 2 and 4: the other network gives way, the fast one keeps its width
-        (31, 4, [5, 11]),  # 4 and 11, and what is left over is one more epoch of the fast one
+            31,
+            4,
+            [7, 3],
+        ),  # 4 and 11: the other network gives way to the fast one; the second that this leaves is its own again
+        (45, 4, [8, 13]),
         (500, 4, [8, 20]),
     ],
 )

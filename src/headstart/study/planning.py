@@ -108,7 +108,7 @@ def make_plan(
         not_run: recipes that could not be resolved.
         images, split, device: what the steps are timed on.
         seeds: the user's number; `None` takes three, fewer where the budget (or a comfortable quarter of an hour) does not allow them.
-        budget_seconds: the user's limit. Seeds give way first, then epochs (the fast network's least) and its width. Before that network
+        budget_seconds: the user's limit. Seeds give way first, then everybody's epochs, then the fast network's width. Before that network
             loses anything, all controls with random features but the cheapest are left out; where even the least does not fit, fine-tuning
             is. Each time the others are planned anew with the seconds that this frees.
 
@@ -172,7 +172,8 @@ def make_plan(
 def _fit(recipes: _Entries, seeds: int | None, budget_seconds: float | None, predict: _Predict) -> _Fitted:
     """Fit seeds, then epochs, then the fast network's width to the limit; without a budget, only seeds give way.
 
-    Of the networks from scratch the fast one is cut last and gets what is left: transfer has to beat the best that can be had without it.
+    Epochs are cut by one factor for all. Then the other networks from scratch give way to the fast one, until it has all of its own:
+    transfer has to beat the best that can be had without it. What is left over at the end is theirs.
     """
     costs = [predict(recipe, backbone) for recipe, backbone in recipes]
     limit = budget_seconds if budget_seconds is not None else COMFORTABLE_SECONDS
@@ -183,7 +184,7 @@ def _fit(recipes: _Entries, seeds: int | None, budget_seconds: float | None, pre
     if budget_seconds is not None and _total(recipes, costs, count) > limit:
         asked = recipes
         recipes, costs = _shorten(recipes, costs, count, limit)
-        recipes = _give_way(recipes, costs, count, limit)
+        recipes = _give_way(recipes, costs, asked, count, limit)
         recipes, costs = _narrow(recipes, costs, count, limit, predict)
         recipes = _lengthen(recipes, costs, asked, count, limit)
     return count, recipes, costs
@@ -236,28 +237,35 @@ def _shared(recipes: _Entries, costs: list[PredictedCost]) -> list[float]:
     return charged
 
 
-def _give_way(recipes: _Entries, costs: list[PredictedCost], count: int, limit: float) -> _Entries:
-    """Where the study is over its limit, take epochs from the networks from scratch beside the fast one, down to the fewest."""
+def _give_way(recipes: _Entries, costs: list[PredictedCost], asked: _Entries, count: int, limit: float) -> _Entries:
+    """Take epochs from the networks from scratch beside the fast one, down to the fewest: what it lacks, and what is over the limit."""
     recipes = list(recipes)
+    lacking = sum(
+        (wanted.epochs - recipe.epochs) * _seeds_of(recipe, count) * cost.per_epoch
+        for (recipe, _), (wanted, _), cost in zip(recipes, asked, costs, strict=True)
+        if recipe.network == "fast"
+    )
+    needed = _total(recipes, costs, count) + lacking - limit
     if not any(recipe.network == "fast" for recipe, _ in recipes):
         return recipes
     for place, (recipe, backbone) in enumerate(recipes):
-        over = _total(recipes, costs, count) - limit
         each = _seeds_of(recipe, count) * costs[place].per_epoch
-        if over > 0 and each > 0 and recipe.kind == "scratch" and recipe.network != "fast":
-            fewer = max(min(_FEWEST_EPOCHS, recipe.epochs), recipe.epochs - math.ceil(over / each))
+        if needed > 0 and each > 0 and recipe.kind == "scratch" and recipe.network != "fast":
+            fewer = max(min(_FEWEST_EPOCHS, recipe.epochs), recipe.epochs - math.ceil(needed / each))
+            needed -= (recipe.epochs - fewer) * each
             recipes[place] = (recipe.with_changes(epochs=fewer), backbone)
     return recipes
 
 
 def _lengthen(recipes: _Entries, costs: list[PredictedCost], asked: _Entries, count: int, limit: float) -> _Entries:
-    """Give the fast network what the others leave of the limit, up to the epochs that it asked for."""
+    """Give what the others leave of the limit to the networks from scratch, the fast one first, up to the epochs that they asked for."""
     recipes = list(recipes)
-    for place, ((recipe, backbone), (wanted, _)) in enumerate(zip(recipes, asked, strict=True)):
+    for place in sorted(range(len(recipes)), key=lambda place: recipes[place][0].network != "fast"):
+        recipe, backbone = recipes[place]
         each = _seeds_of(recipe, count) * costs[place].per_epoch
         spare = limit - _total(recipes, costs, count)
-        if spare > 0 and each > 0 and recipe.network == "fast":
-            more = min(recipe.epochs + int(spare / each), wanted.epochs)
+        if spare > 0 and each > 0 and recipe.kind == "scratch":
+            more = min(recipe.epochs + int(spare / each), asked[place][0].epochs)
             recipes[place] = (recipe.with_changes(epochs=more), backbone)
     return recipes
 
