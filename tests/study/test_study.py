@@ -36,7 +36,7 @@ from tests.models.factory import TINY, metadata, write_other_weights, write_tiny
 CPU = torch.device("cpu")
 
 _IDENTITY_OF_BEFORE = "02bccd939cedf7777ef8e1315d077b2c58c00f5be4b1159b89700a279706e241"
-"""Of a trial of version 3, as it is without `max_shift`."""
+"""Of a trial of version 4, as it is without `max_shift`."""
 
 
 class Notes(SilentObserver):
