@@ -54,6 +54,15 @@ def test_among_equals_the_cheapest_wins_and_says_so() -> None:
     assert (found.best, found.decided_by, found.cost_ratio) == ("probe", "cost", 10.0)
 
 
+def test_a_tenth_of_the_time_does_not_decide_among_equals() -> None:
+    less = _competitor("probe", "probe", 0.8, seconds=10.0)
+    correct = less.correct.copy()
+    correct[0, np.flatnonzero(~correct[0])[:1]] = True
+    for seconds, best in ((11.0, "cnn"), (11.1, "probe")):
+        more = Competitor("cnn", "scratch", False, correct, seconds, False, None)
+        assert compare([less, more, MAJORITY]).best == best
+
+
 def test_a_difference_within_the_margin_does_not_count() -> None:
     first = _competitor("a", "scratch", 0.8, seconds=10.0)
     correct = first.correct.copy()

@@ -15,6 +15,9 @@ from headstart.analysis.statistics import (
 )
 from headstart.records import Booleans, Kind
 
+_ALIKE_SECONDS = 1.1
+"""Chosen: training times within a tenth of each other count as the same. By less they differ from run to run."""
+
 PairVerdict = Literal["better", "worse", "not_distinguishable"]
 
 
@@ -115,7 +118,8 @@ def compare(
 
     Returns:
         The recommended recipe is the one with the highest mean accuracy; among those that cannot be distinguished from
-        it, the cheapest to train. If it does not beat the majority class, nothing was learned.
+        it, the cheapest to train, and of those that take at most a tenth longer than that the one with the highest mean accuracy. If it
+        does not beat the majority class, nothing was learned.
     """
     contest, controls = _pairs(competitors, margin, confidence, resamples, seed)
     pairs = (*contest, *controls)
@@ -126,7 +130,9 @@ def compare(
         return nobody
     most_accurate = max(players, key=lambda player: player.accuracy)
     equals = [player for player in players if _equal(player, most_accurate, contest)]
-    best = min(equals, key=lambda player: (player.train_seconds, -player.accuracy))
+    affordable = _ALIKE_SECONDS * min(player.train_seconds for player in equals)
+    cheapest = [player for player in equals if player.train_seconds <= affordable]
+    best = max(cheapest, key=lambda player: (player.accuracy, -player.train_seconds))
     rivals = sorted((player for player in players if player is not best), key=lambda player: -player.accuracy)
     rival = most_accurate if best is not most_accurate else (rivals[0] if rivals else None)
     pair = _find(contest, best.name, rival.name) if rival else None

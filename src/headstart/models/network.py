@@ -61,10 +61,15 @@ class BackboneClassifier(nn.Module):
         return logits
 
 
+def sees_both_directions(network: nn.Module) -> bool:
+    """Whether it averages over an image and its mirror image when it predicts."""
+    return bool(getattr(network, "mirrored", False))
+
+
 @contextmanager
 def seen_once(network: nn.Module) -> Iterator[None]:
     """While it lasts, a network that averages over the mirror image answers for the image alone, in half of the time."""
-    mirrored = getattr(network, "mirrored", False)
+    mirrored = sees_both_directions(network)
     if mirrored:
         network.mirrored = False  # type: ignore[assignment]
     try:

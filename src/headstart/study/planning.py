@@ -127,26 +127,7 @@ def make_plan(
         return known[key]
 
     asked = {recipe.name: recipe for recipe, _ in recipes}
-    remaining, left_out = list(recipes), _Entries()
-    count, fitted, costs = _fit(remaining, seeds, budget_seconds, predict)
-    while budget_seconds is not None:
-        place = None
-        if _is_fast_cut(fitted, asked) or _total(fitted, costs, count) > budget_seconds:
-            place = _spared_control(remaining, predict)
-        if place is None and _total(fitted, costs, count) > budget_seconds:
-            place = next((i for i, (recipe, _) in enumerate(remaining) if recipe.kind == "finetune"), None)
-        if place is None:
-            break
-        left_out.append(remaining.pop(place))
-        # From the start: what it would have taken is given back to the others.
-        count, fitted, costs = _fit(remaining, seeds, budget_seconds, predict)
-    for control in reversed([entry for entry in left_out if entry[0].is_control]):
-        # Where a fine-tuning was left out later, there may be time for it after all.
-        wider = [entry for entry in recipes if entry in remaining or entry is control]
-        again = _fit(wider, seeds, budget_seconds, predict)
-        if _total(again[1], again[2], again[0]) <= (budget_seconds or 0.0) and not _is_fast_cut(again[1], asked):
-            remaining, (count, fitted, costs) = wider, again
-            left_out.remove(control)
+    (count, fitted, costs), left_out = _fit_or_leave_out(recipes, seeds, budget_seconds, predict)
     missing = [
         *not_run,
         *(
@@ -169,6 +150,41 @@ def make_plan(
     return Plan(planned, tuple(missing), tuple(range(count)), _total(fitted, costs, count), budget_seconds)
 
 
+def _fit_or_leave_out(
+    recipes: _Entries, seeds: int | None, budget_seconds: float | None, predict: _Predict
+) -> tuple[_Fitted, _Entries]:
+    """Fit the recipes to the budget, without those that have to be left out; what these would have taken is given back to the others."""
+    remaining, left_out = list(recipes), _Entries()
+    fitted = _fit(remaining, seeds, budget_seconds, predict)
+    if budget_seconds is None:
+        return fitted, left_out
+    asked = {recipe.name: recipe for recipe, _ in recipes}
+
+    def is_over(one: _Fitted) -> bool:
+        return _total(one[1], one[2], one[0]) > budget_seconds
+
+    def is_fast_cut(one: _Fitted) -> bool:
+        pairs = [(recipe, asked[recipe.name]) for recipe, _ in one[1] if recipe.network == "fast"]
+        return any((recipe.epochs, recipe.width) != (wanted.epochs, wanted.width) for recipe, wanted in pairs)
+
+    while is_over(fitted) or is_fast_cut(fitted):
+        place = _spared_control(remaining, predict)
+        if place is None and is_over(fitted):
+            place = next((i for i, (recipe, _) in enumerate(remaining) if recipe.kind == "finetune"), None)
+        if place is None:
+            break
+        left_out.append(remaining.pop(place))
+        fitted = _fit(remaining, seeds, budget_seconds, predict)
+    for control in reversed([entry for entry in left_out if entry[0].is_control]):
+        # Where a fine-tuning was left out later, there may be time for it after all; the cheapest comes first.
+        wider = [entry for entry in recipes if entry in remaining or entry is control]
+        again = _fit(wider, seeds, budget_seconds, predict)
+        if not is_over(again) and not is_fast_cut(again):
+            remaining, fitted = wider, again
+            left_out.remove(control)
+    return fitted, left_out
+
+
 def _fit(recipes: _Entries, seeds: int | None, budget_seconds: float | None, predict: _Predict) -> _Fitted:
     """Fit seeds, then epochs, then the fast network's width to the limit; without a budget, only seeds give way.
 
@@ -188,15 +204,6 @@ def _fit(recipes: _Entries, seeds: int | None, budget_seconds: float | None, pre
         recipes, costs = _narrow(recipes, costs, count, limit, predict)
         recipes = _lengthen(recipes, costs, asked, count, limit)
     return count, recipes, costs
-
-
-def _is_fast_cut(fitted: _Entries, asked: dict[str, Recipe]) -> bool:
-    """Whether the fast network has fewer epochs or channels than it asked for."""
-    return any(
-        recipe.network == "fast"
-        and (recipe.epochs, recipe.width) != (asked[recipe.name].epochs, asked[recipe.name].width)
-        for recipe, _ in fitted
-    )
 
 
 def _spared_control(recipes: _Entries, predict: _Predict) -> int | None:
@@ -240,14 +247,14 @@ def _shared(recipes: _Entries, costs: list[PredictedCost]) -> list[float]:
 def _give_way(recipes: _Entries, costs: list[PredictedCost], asked: _Entries, count: int, limit: float) -> _Entries:
     """Take epochs from the networks from scratch beside the fast one, down to the fewest: what it lacks, and what is over the limit."""
     recipes = list(recipes)
+    if not any(recipe.network == "fast" for recipe, _ in recipes):
+        return recipes
     lacking = sum(
         (wanted.epochs - recipe.epochs) * _seeds_of(recipe, count) * cost.per_epoch
         for (recipe, _), (wanted, _), cost in zip(recipes, asked, costs, strict=True)
         if recipe.network == "fast"
     )
     needed = _total(recipes, costs, count) + lacking - limit
-    if not any(recipe.network == "fast" for recipe, _ in recipes):
-        return recipes
     for place, (recipe, backbone) in enumerate(recipes):
         each = _seeds_of(recipe, count) * costs[place].per_epoch
         if needed > 0 and each > 0 and recipe.kind == "scratch" and recipe.network != "fast":

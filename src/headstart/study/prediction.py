@@ -19,6 +19,7 @@ from headstart.models.network import (
     classifier_spec,
     freeze_batch_norm,
     seen_once,
+    sees_both_directions,
 )
 from headstart.randomness import generator
 from headstart.records import ImageSet, Indices, Preprocessing, Recipe, Split
@@ -260,7 +261,7 @@ def time_steps(network: nn.Module, recipe: Recipe, prepare: Callable[[], torch.T
     with full_precision():
         judged = _time_forward(network, few) / len(few)
         curve = judged
-        if arithmetic.dtype != torch.float32 or getattr(network, "mirrored", False):
+        if arithmetic.dtype != torch.float32 or sees_both_directions(network):
             with arithmetic.mixed(), seen_once(network):
                 curve = _time_forward(network, few) / len(few)
     return Pace(float(np.median(durations[step.warm_up :])), curve, judged)

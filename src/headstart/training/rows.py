@@ -28,8 +28,8 @@ class Rows:
     """Rows of an array that lives on the host, for batches on a device.
 
     On the CPU they are taken from the array each time, or read from its file; a small part that is gone through more than once is then
-    read as a whole. On a GPU the whole part is copied there when it is
-    first asked for, if it fits, and batches are gathered there; otherwise each batch is copied.
+    read as a whole. On a GPU the whole part is copied there when it is first asked for, if it fits, and batches are gathered there;
+    otherwise each batch is copied.
 
     Args:
         array: `(N, ...)` of any type, possibly memory-mapped.
