@@ -76,7 +76,7 @@ def _macs(recipe: Recipe, images: ImageSet) -> int:
     """Multiply-adds of an image in training, where the network sees it in one direction."""
     assert recipe.preprocessing is not None
     spec = classifier_spec(recipe.preprocessing.input_size, len(images.class_names), None, recipe)
-    return complexity(build_network(replace(spec, mirrored=False)), spec.input_size).macs
+    return complexity(build_network(replace(spec, mirrored=False, shifted=False)), spec.input_size).macs
 
 
 def _row(results: list[TrialResult], macs: int) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from headstart.files import canonical_json, sha256_of_text
 RESULTS_SCHEMA_VERSION = 1
 """Version of `results.json` and of a trial's `result.json`."""
 
-_TRIAL_VERSION = 4
+_TRIAL_VERSION = 5
 """Raised where what a trial keeps or a network that has no weights' hash changes, so that none of before is taken for one of now: 2 judges
-a part of train, 3 has another width of `small32_m`, 4 reads a learning curve from each image once."""
+a part of train, 3 has another width of `small32_m`, 4 reads a learning curve from each image once, 5 looks again where an answer is
+close."""
 
 Kind = Literal["scratch", "probe", "finetune", "majority", "random-features"]
 Augmentation = Literal["none", "shift", "shift-flip", "shift-alternate", "crop", "crop-flip"]
@@ -27,6 +28,9 @@ _LATER_SETTINGS = {"max_shift": USUAL_SHIFT}
 
 MIRRORING: tuple[Augmentation, ...] = ("shift-flip", "shift-alternate", "crop-flip")
 """The augmentations that show an image in both directions."""
+
+SHIFTING: tuple[Augmentation, ...] = ("shift", "shift-flip", "shift-alternate")
+"""The augmentations that move an image by some pixels."""
 
 Head = Literal["convex", "gradient"]
 NetworkName = Literal["simple", "fast"]

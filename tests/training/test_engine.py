@@ -13,7 +13,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from headstart.errors import EnvironmentProblem
-from headstart.models.network import NetworkSpec, build_network, freeze_batch_norm, seen_once
+from headstart.models.looks import seen_once
+from headstart.models.network import NetworkSpec, build_network, freeze_batch_norm
 from headstart.records import EpochRecord, Preprocessing, Recipe
 from headstart.training.arithmetic import Arithmetic
 from headstart.training.batches import ArrayBatches, ImageBatches

@@ -11,6 +11,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from headstart.models.looks import sure_at_first
+
 _LATENCY_RUNS, _THROUGHPUT_RUNS, _THROUGHPUT_BATCH = 20, 3, 64  # chosen: under a second for the networks used here
 _FREE = ("view", "reshape", "expand", "permute", "transpose", "detach", "clone", "copy", "empty", "zeros", "ones")
 _FREE_TOO = ("slice", "select", "squeeze", "unsqueeze", "alias", "_to_copy", "t.", "flatten", "fill", "as_strided")
@@ -53,7 +55,7 @@ def complexity(network: nn.Module, input_size: int) -> Complexity:
     """Count parameters and multiply-accumulates.
 
     Args:
-        network: on the CPU or a GPU; it is run once in evaluation mode with one black image.
+        network: on the CPU or a GPU; it is run once in evaluation mode with one black image, whose answer counts as sure (`Looks`).
         input_size: side of the image in pixels.
 
     Returns:
@@ -62,17 +64,17 @@ def complexity(network: nn.Module, input_size: int) -> Complexity:
     """
     parameters = sum(parameter.numel() for parameter in network.parameters())
     names = _OperatorNames()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, names:
+    with torch.no_grad(), sure_at_first(network), FlopCounterMode(display=False) as counter, names:
         network.eval()(_black_images(network, 1, input_size))
     return Complexity(parameters, counter.get_total_flops() // 2, tuple(sorted(names.names)))
 
 
 def speed(network: nn.Module, input_size: int) -> Speed:
-    """Time forward passes: the median of 20 with one image, and the best of 3 with 64 images."""
+    """Time forward passes: the median of 20 with one image, and the best of 3 with 64 images, all with sure answers (`Looks`)."""
     network.eval()
     one = _black_images(network, 1, input_size)
     many = _black_images(network, _THROUGHPUT_BATCH, input_size)
-    with torch.inference_mode():
+    with torch.inference_mode(), sure_at_first(network):
         latency = statistics.median(_seconds(lambda: network(one), _LATENCY_RUNS))
         batch = min(_seconds(lambda: network(many), _THROUGHPUT_RUNS))
     return Speed(latency * 1000, _THROUGHPUT_BATCH / batch)

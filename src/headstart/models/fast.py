@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from headstart.models.looks import ONCE, Looks
 from headstart.models.scratch import LARGE_INPUT
 
 _PATCH = 2  # side of the whitened patches, as in the source
@@ -29,14 +30,14 @@ class FastCNN(nn.Module):
         classes: number of classes.
         input_size: side of the square input in pixels, at least 4.
         width: channels of the first group.
-        mirrored: in evaluation mode, average the logits of the image and of its mirror image.
+        looks: how it looks at images in evaluation mode.
 
     Shapes: `(N, 3, input_size, input_size) float32` to `(N, classes) float32` logits.
     """
 
-    def __init__(self, classes: int, input_size: int, width: int = 32, mirrored: bool = False) -> None:
+    def __init__(self, classes: int, input_size: int, width: int = 32, looks: Looks = ONCE) -> None:
         super().__init__()
-        self.mirrored = mirrored
+        self.looks = looks
         stride = 2 if input_size > LARGE_INPUT else 1
         directions = 3 * _PATCH**2
         self.whitening = nn.Conv2d(3, 2 * directions, _PATCH, stride)
@@ -53,9 +54,7 @@ class FastCNN(nn.Module):
         self.head = nn.Linear(channels, classes, bias=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if self.mirrored and not self.training:
-            return (self._logits(images) + self._logits(images.flip(3))) / 2
-        return self._logits(images)
+        return self._logits(images) if self.training else self.looks.answer(self._logits, images)
 
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.head(self.groups(self.whitening(images)).amax((2, 3))) * _LOGIT_SCALE

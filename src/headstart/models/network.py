@@ -1,7 +1,6 @@
 """Whole classifiers: what a trial trains, a bundle stores, and `predict` runs."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,8 +10,9 @@ from torch import nn
 
 from headstart.models.backbones import Backbone, seeded_torch
 from headstart.models.fast import FastCNN
-from headstart.models.scratch import SimpleCNN
-from headstart.records import MIRRORING, Recipe
+from headstart.models.looks import ONCE, Looks
+from headstart.models.scratch import LARGE_INPUT, SimpleCNN
+from headstart.records import MIRRORING, SHIFTING, Recipe
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class NetworkSpec:
         classes: number of classes.
         input_size: side of the input in pixels.
         width, dropout: of `SimpleCNN`; `FastCNN` has the width.
-        mirrored: whether it averages over the mirror image when it predicts (not `SimpleCNN`).
+        mirrored, shifted: how it looks at images when it predicts, see `Looks` (not `SimpleCNN`).
         architecture, timm_arguments, features: of the backbone.
     """
 
@@ -37,6 +37,12 @@ class NetworkSpec:
     architecture: str | None = None
     timm_arguments: dict[str, Any] = field(default_factory=dict)
     features: int = 0
+    shifted: bool = False
+
+    @property
+    def looks(self) -> Looks:
+        """How the classifier looks at images when it predicts."""
+        return Looks(self.mirrored, self.shifted)
 
 
 class BackboneClassifier(nn.Module):
@@ -45,38 +51,21 @@ class BackboneClassifier(nn.Module):
     Args:
         backbone: `(N, 3, H, W) float32` to `(N, features) float32`.
         features, classes: of the head.
-        mirrored: in evaluation mode, average the logits of the image and of its mirror image.
+        looks: how it looks at images in evaluation mode.
     """
 
-    def __init__(self, backbone: nn.Module, features: int, classes: int, mirrored: bool = False) -> None:
+    def __init__(self, backbone: nn.Module, features: int, classes: int, looks: Looks = ONCE) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = nn.Linear(features, classes)
-        self.mirrored = mirrored
+        self.looks = looks
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self._logits(images) if self.training else self.looks.answer(self._logits, images)
+
+    def _logits(self, images: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.head(self.backbone(images))
-        if self.mirrored and not self.training:
-            logits = (logits + self.head(self.backbone(images.flip(3)))) / 2
         return logits
-
-
-def sees_both_directions(network: nn.Module) -> bool:
-    """Whether it averages over an image and its mirror image when it predicts."""
-    return bool(getattr(network, "mirrored", False))
-
-
-@contextmanager
-def seen_once(network: nn.Module) -> Iterator[None]:
-    """While it lasts, a network that averages over the mirror image answers for the image alone, in half of the time."""
-    mirrored = sees_both_directions(network)
-    if mirrored:
-        network.mirrored = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if mirrored:
-            network.mirrored = True  # type: ignore[assignment]
 
 
 class ConstantClassifier(nn.Module):
@@ -94,10 +83,11 @@ class ConstantClassifier(nn.Module):
 
 def classifier_spec(input_size: int, classes: int, backbone: Backbone | None, recipe: Recipe) -> NetworkSpec:
     """The structure of a recipe's classifier: a backbone with a linear head, or one of the project's own networks."""
-    # What it was trained on in both directions, it may be asked about in both.
+    # What it was trained on in both directions, it may be asked about in both; a pixel moves only a small image by a part that counts.
     mirrored = recipe.augmentation in MIRRORING
+    shifted = recipe.augmentation in SHIFTING and input_size <= LARGE_INPUT
     if backbone is None and recipe.network == "fast":
-        return NetworkSpec("fast", classes, input_size, recipe.width, mirrored=mirrored)
+        return NetworkSpec("fast", classes, input_size, recipe.width, mirrored=mirrored, shifted=shifted)
     if backbone is None:
         return NetworkSpec("cnn", classes, input_size, recipe.width, recipe.dropout)
     return NetworkSpec(
@@ -105,6 +95,7 @@ def classifier_spec(input_size: int, classes: int, backbone: Backbone | None, re
         classes,
         input_size,
         mirrored=mirrored and _sees_images(recipe),
+        shifted=shifted and _sees_images(recipe),
         architecture=backbone.architecture,
         timm_arguments=dict(backbone.timm_arguments),
         features=backbone.features,
@@ -127,11 +118,11 @@ def build_network(spec: NetworkSpec, seed: int = 0) -> nn.Module:
         if spec.kind == "cnn":
             return SimpleCNN(spec.classes, spec.input_size, spec.width, spec.dropout)
         if spec.kind == "fast":
-            return FastCNN(spec.classes, spec.input_size, spec.width, spec.mirrored)
+            return FastCNN(spec.classes, spec.input_size, spec.width, spec.looks)
         if spec.kind == "constant":
             return ConstantClassifier(spec.classes)
         backbone = timm.create_model(spec.architecture, num_classes=0, **spec.timm_arguments)
-        return BackboneClassifier(backbone, spec.features, spec.classes, spec.mirrored)
+        return BackboneClassifier(backbone, spec.features, spec.classes, spec.looks)
 
 
 def freeze_batch_norm(network: nn.Module) -> None:

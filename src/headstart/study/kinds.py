@@ -335,7 +335,7 @@ def _classifier(
     bench: Bench, recipe: Recipe, backbone: Backbone, module: nn.Module
 ) -> tuple[BackboneClassifier, NetworkSpec]:
     spec = classifier_spec(_preprocessing(recipe).input_size, len(bench.images.class_names), backbone, recipe)
-    return BackboneClassifier(module, spec.features, spec.classes, spec.mirrored).eval().to(bench.device), spec
+    return BackboneClassifier(module, spec.features, spec.classes, spec.looks).eval().to(bench.device), spec
 
 
 def _image_batches(bench: Bench, recipe: Recipe, part: npt.NDArray[np.int64]) -> ImageBatches:

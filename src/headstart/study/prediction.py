@@ -13,14 +13,8 @@ from headstart.data.splits import JUDGED_TRAIN_IMAGES
 from headstart.files import read_rows
 from headstart.models.backbones import Backbone, build_random_backbone, seeded_torch, split_for_fine_tuning
 from headstart.models.cost import complexity
-from headstart.models.network import (
-    BackboneClassifier,
-    build_network,
-    classifier_spec,
-    freeze_batch_norm,
-    seen_once,
-    sees_both_directions,
-)
+from headstart.models.looks import looks_of, seen_once
+from headstart.models.network import BackboneClassifier, build_network, classifier_spec, freeze_batch_norm
 from headstart.randomness import generator
 from headstart.records import ImageSet, Indices, Preprocessing, Recipe, Split
 from headstart.study.kinds import freeze_all_but_last
@@ -125,7 +119,7 @@ def predict_seconds(
     cut = split_for_fine_tuning(module, inputs[:2]) if recipe.unfreeze == "last" else None
     if cut is None:
         spec = classifier_spec(recipe.preprocessing.input_size, classes, backbone, recipe)
-        network = BackboneClassifier(module, spec.features, classes, spec.mirrored).to(device)
+        network = BackboneClassifier(module, spec.features, classes, spec.looks).to(device)
         network = network.to(memory_format=torch.channels_last)
         if recipe.unfreeze == "last":
             freeze_all_but_last(network)
@@ -258,13 +252,12 @@ def time_steps(network: nn.Module, recipe: Recipe, prepare: Callable[[], torch.T
             wait_for(labels.device)
             durations.append(time.perf_counter() - started)
     few = inputs[:EVALUATION_BATCH]
-    with full_precision():
-        judged = _time_forward(network, few) / len(few)
-        curve = judged
-        if arithmetic.dtype != torch.float32 or sees_both_directions(network):
-            with arithmetic.mixed(), seen_once(network):
-                curve = _time_forward(network, few) / len(few)
-    return Pace(float(np.median(durations[step.warm_up :])), curve, judged)
+    with full_precision(), seen_once(network):  # an untrained network's answers are all close
+        judged = once = _time_forward(network, few) / len(few)
+        if arithmetic.dtype != torch.float32:
+            with arithmetic.mixed():
+                once = _time_forward(network, few) / len(few)
+    return Pace(float(np.median(durations[step.warm_up :])), once, judged * looks_of(network).passes)
 
 
 def _time_forward(network: nn.Module, inputs: torch.Tensor) -> float:

@@ -96,7 +96,9 @@ def classifier_structure(material: Material) -> NetworkSpec:
     """The classifier that is trained; it is judged on the images as they are, since a backbone's features will be theirs."""
     request, classes = material.request, len(material.images.class_names)
     backbone = untrained_backbone(request.architecture)
-    return replace(classifier_spec(request.input_size, classes, backbone, material.recipe), mirrored=False)
+    return replace(
+        classifier_spec(request.input_size, classes, backbone, material.recipe), mirrored=False, shifted=False
+    )
 
 
 def epochs_in_words(epochs: int) -> str:

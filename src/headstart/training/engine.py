@@ -20,7 +20,8 @@ from headstart.data.splits import evenly_spaced
 from headstart.data.transfer import to_device
 from headstart.errors import HeadstartError
 from headstart.models.backbones import seeded_torch
-from headstart.models.network import freeze_batch_norm, parameter_groups, seen_once
+from headstart.models.looks import seen_once
+from headstart.models.network import freeze_batch_norm, parameter_groups
 from headstart.randomness import derive_seed, generator
 from headstart.records import EpochRecord, Indices, Labels, Logits, Recipe
 from headstart.training.arithmetic import Arithmetic, arithmetic_of, full_precision
