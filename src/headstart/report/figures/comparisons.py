@@ -12,6 +12,7 @@ from headstart.report.figures.canvas import (
     INK,
     SERIES,
     Canvas,
+    columns,
     shortened,
     width_of,
 )
@@ -30,6 +31,7 @@ from headstart.report.figures.marks import (
 from headstart.report.language import Texts
 
 _WIDTH = 720.0
+_PAIR_COLUMNS = 31  # "random-features-mobilenetv2_100", the longest name that headstart gives, fits
 _MOST_TIMES = 8  # labels that fit beside one another
 _ROUND_SECONDS = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
@@ -138,8 +140,9 @@ def accuracy_against_seconds(recipes: Sequence[dict[str, Any]], texts: Texts) ->
 def forest(comparisons: Sequence[dict[str, Any]], margin: float, texts: Texts) -> str:
     """Draw the differences between recipes with their intervals, over the band of differences that do not matter."""
     notes = [texts.difference_interval(pair["difference"]) for pair in comparisons]
-    names = [texts.get("figures.pair", a=shortened(pair["a"], 24), b=shortened(pair["b"], 24)) for pair in comparisons]
-    limit = 54
+    shown = ({side: shortened(pair[side], _PAIR_COLUMNS) for side in "ab"} for pair in comparisons)
+    names = [texts.get("figures.pair", **sides) for sides in shown]
+    limit = 2 * _PAIR_COLUMNS + columns(texts.get("figures.pair", a="", b=""))
     right = 14 + max(width_of(note, 9.5) for note in notes)
     wide = max(_WIDTH, names_width(names, limit) + right + 220)
     canvas = Canvas("differences", wide, 76 + 26.0 * len(comparisons))
