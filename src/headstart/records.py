@@ -17,7 +17,7 @@ RESULTS_SCHEMA_VERSION = 1
 _TRIAL_VERSION = 5
 """Raised where what a trial keeps or a network that has no weights' hash changes, so that none of before is taken for one of now: 2 judges
 a part of train, 3 has another width of `small32_m`, 4 reads a learning curve from each image once, 5 looks again where an answer is
-close."""
+close and keeps the latest of epochs that val does not tell apart."""
 
 Kind = Literal["scratch", "probe", "finetune", "majority", "random-features"]
 Augmentation = Literal["none", "shift", "shift-flip", "shift-alternate", "crop", "crop-flip"]

@@ -309,7 +309,7 @@ def test_untrained_weights_can_win(tmp_path: Path) -> None:
     network = _network()
     train, val = _parts()
     before = _bytes(network)
-    recipe = RECIPE.with_changes(learning_rate=0.0, weight_decay=0.0, epochs=2)
+    recipe = RECIPE.with_changes(learning_rate=0.0, weight_decay=0.0, epochs=2, schedule="constant")
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name == "head.4.bias")
     fitted = train_network(
@@ -408,6 +408,50 @@ def test_checkpoint_prefers_accuracy_then_loss() -> None:
         callback.on_epoch_end(training, _epoch(epoch, loss, accuracy))
     assert callback.best_epoch == 2
     assert training.best
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "kept"),
+    [
+        ((0.80, 0.90, 0.88), 3),  # one standard error of 0.90 on 100 images is 0.03
+        ((0.80, 0.90, 0.86), 2),
+        ((0.90, 0.88, 0.86), 2),  # as far from the best of all, not from the one before
+        ((0.88, 0.86, 0.90), 3),
+        ((1.00, 1.00, 0.99), 2),  # nothing lies within an error of nothing
+    ],
+)
+def test_of_epochs_that_val_does_not_tell_apart_the_latest_is_kept(accuracies: tuple[float, ...], kept: int) -> None:
+    training, callback = _Stub(), ModelCheckpoint(images=100)
+    for epoch, accuracy in enumerate(accuracies, 1):
+        callback.on_epoch_end(training, _epoch(epoch, 0.5 + epoch / 10, accuracy))
+        again = ModelCheckpoint(images=100)  # a kill after every epoch changes nothing
+        again.restore(json.loads(json.dumps(callback.state())))
+        callback = again
+    assert callback.best_epoch == kept
+
+
+@pytest.mark.parametrize(
+    ("changes", "tolerant"),
+    [
+        ({"schedule": "one-cycle"}, True),
+        ({"schedule": "one-cycle", "early_stopping_patience": 2}, False),
+        ({"schedule": "constant"}, False),
+    ],
+)
+def test_only_a_rate_that_falls_to_the_end_makes_later_epochs_better(
+    changes: dict[str, Any], tolerant: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int | None] = []
+
+    class Watched(ModelCheckpoint):
+        def __init__(self, monitor: Any = "val_accuracy", images: int | None = None) -> None:
+            made.append(images)
+            super().__init__(monitor, images)
+
+    monkeypatch.setattr("headstart.training.engine.ModelCheckpoint", Watched)
+    _train(tmp_path, RECIPE.with_changes(epochs=1, **changes))
+    _, val = _parts()
+    assert made == [len(val.labels) if tolerant else None]
 
 
 def test_patience_below_one_is_refused() -> None:

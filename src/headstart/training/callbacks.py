@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -137,19 +138,32 @@ class ModelCheckpoint(Callback):
 
     Args:
         monitor: what is compared; `epoch` makes the last one the best.
+        images: that an accuracy is measured on, where the learning rate falls to nothing by a schedule: of the epochs whose accuracy
+            lies within one standard error of the best, the latest is then kept, since so few images do not tell them apart and the
+            later one had the smaller rate (the one-standard-error rule, Breiman et al. 1984, section 3.4.3).
     """
 
-    def __init__(self, monitor: Monitor | Literal["epoch"] = "val_accuracy") -> None:
+    def __init__(self, monitor: Monitor | Literal["epoch"] = "val_accuracy", images: int | None = None) -> None:
         self.monitor = monitor
+        self.images = images
         self.best_epoch = 0
         self._best: tuple[float, float] | None = None
 
     def on_epoch_end(self, training: "Training", record: EpochRecord) -> None:
         sign = -1.0 if self.monitor.endswith("loss") else 1.0
         value = (sign * float(getattr(record, self.monitor)), -record.val_loss)
-        if self._best is None or value > self._best:
-            self._best, self.best_epoch = value, record.epoch
+        is_best = self._best is None or value > self._best
+        if is_best:
+            self._best = value
+        if is_best or self._is_as_good(value[0]):
+            self.best_epoch = record.epoch
             training.keep_weights()
+
+    def _is_as_good(self, accuracy: float) -> bool:
+        if self.images is None or self._best is None:
+            return False
+        best = self._best[0]
+        return accuracy >= best - math.sqrt(best * (1 - best) / self.images)
 
     def state(self) -> dict[str, Any]:
         return {"best": self._best, "best_epoch": self.best_epoch}

@@ -121,7 +121,7 @@ def train_network(
     evaluate_untrained: bool = False,
     keep_last: bool = False,
 ) -> Fitted:
-    """Train a network's trainable parameters and leave the best epoch's weights in it.
+    """Train a network's trainable parameters and leave the best epoch's weights in it (`ModelCheckpoint` says which that is).
 
     Args:
         network: already on `device`; parameters with `requires_grad=False` stay as they are.
@@ -147,7 +147,9 @@ def train_network(
     optimizer = make_optimizer(network, recipe, arithmetic.fused)
     criterion = criterion or Criterion(train.labels, recipe.label_smoothing, device)
     training = Training(network, optimizer, recipe, seed)
-    best_keeper = ModelCheckpoint("epoch" if keep_last else "val_accuracy")
+    # Where the rate stays up, or a patience ends the training, the latest epoch is nothing better.
+    anneals = recipe.schedule != "constant" and not recipe.early_stopping_patience
+    best_keeper = ModelCheckpoint("epoch" if keep_last else "val_accuracy", len(val.labels) if anneals else None)
     watchers = [best_keeper, *_recipe_callbacks(recipe), *callbacks]
     schedule = SCHEDULES[recipe.schedule]
     training.batches = len(_parts(len(train.labels), recipe.batch_size))
