@@ -1,13 +1,15 @@
 """Recipes by name: what the number of images decides."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from headstart.data.splits import TEST
 from headstart.errors import UsageError
 from headstart.records import ImageSet
-from headstart.study.presets import fast_recipe, read_recipe, shown_names
+from headstart.study.presets import fast_recipe, fine_tune_recipe, read_recipe, shown_names
 
 
 def _images(count: int, mirror_safe: bool = True) -> ImageSet:
@@ -43,6 +45,19 @@ def test_the_fast_network_makes_a_few_hundred_steps_with_few_images(
     trained_on = 0.7 * count  # val and test take the rest, where they are drawn
     assert recipe.epochs * (trained_on // recipe.batch_size) >= 400
     assert fast_recipe(_images(60_000), count) == recipe
+
+
+@pytest.mark.parametrize(("count", "epochs"), [(50_000, 6), (8_000, 6), (5_000, 10), (2_500, 20), (100, 20)])
+def test_the_fewer_images_the_more_often_a_small_backbone_sees_them(count: int, epochs: int) -> None:
+    assert fine_tune_recipe("small32_m", _images(count)).epochs == epochs
+
+
+def test_images_that_the_data_keeps_for_test_teach_nothing() -> None:
+    plain, parts = _images(5_000), np.zeros(15_000, np.int8)
+    parts[5_000:] = TEST
+    with_test = replace(_images(15_000), official_part=parts)
+    assert fast_recipe(with_test) == fast_recipe(plain)
+    assert fine_tune_recipe("small32_m", with_test) == fine_tune_recipe("small32_m", plain)
 
 
 def test_the_fast_network_mirrors_only_what_may_be_mirrored() -> None:

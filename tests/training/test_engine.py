@@ -430,6 +430,16 @@ def test_of_epochs_that_val_does_not_tell_apart_the_latest_is_kept(accuracies: t
     assert callback.best_epoch == kept
 
 
+@pytest.mark.parametrize(("accuracies", "kept"), [((0.89, 0.90, 0.88), 1), ((0.87, 0.90, 0.88), 2), ((0.90, 0.88), 0)])
+def test_no_epoch_below_the_weights_as_given_is_kept(accuracies: tuple[float, ...], kept: int) -> None:
+    training, callback = _Stub(), ModelCheckpoint(images=100)
+    for epoch, accuracy in enumerate(accuracies):
+        callback.on_epoch_end(training, _epoch(epoch, 0.5 + epoch / 10, accuracy))
+        callback, before = ModelCheckpoint(images=100), callback
+        callback.restore(json.loads(json.dumps(before.state())))
+    assert callback.best_epoch == kept
+
+
 @pytest.mark.parametrize(
     ("changes", "tolerant"),
     [

@@ -140,7 +140,8 @@ class ModelCheckpoint(Callback):
         monitor: what is compared; `epoch` makes the last one the best.
         images: that an accuracy is measured on, where the learning rate falls to nothing by a schedule: of the epochs whose accuracy
             lies within one standard error of the best, the latest is then kept, since so few images do not tell them apart and the
-            later one had the smaller rate (the one-standard-error rule, Breiman et al. 1984, section 3.4.3).
+            later one had the smaller rate (the one-standard-error rule, Breiman et al. 1984, section 3.4.3). None is kept that lies
+            below the weights as given, epoch 0, where these were measured.
     """
 
     def __init__(self, monitor: Monitor | Literal["epoch"] = "val_accuracy", images: int | None = None) -> None:
@@ -148,6 +149,7 @@ class ModelCheckpoint(Callback):
         self.images = images
         self.best_epoch = 0
         self._best: tuple[float, float] | None = None
+        self._start = 0.0
 
     def on_epoch_end(self, training: "Training", record: EpochRecord) -> None:
         sign = -1.0 if self.monitor.endswith("loss") else 1.0
@@ -155,6 +157,8 @@ class ModelCheckpoint(Callback):
         is_best = self._best is None or value > self._best
         if is_best:
             self._best = value
+        if record.epoch == 0:
+            self._start = value[0]
         if is_best or self._is_as_good(value[0]):
             self.best_epoch = record.epoch
             training.keep_weights()
@@ -163,12 +167,13 @@ class ModelCheckpoint(Callback):
         if self.images is None or self._best is None:
             return False
         best = self._best[0]
-        return accuracy >= best - math.sqrt(best * (1 - best) / self.images)
+        return accuracy >= max(best - math.sqrt(best * (1 - best) / self.images), self._start)
 
     def state(self) -> dict[str, Any]:
-        return {"best": self._best, "best_epoch": self.best_epoch}
+        return {"best": self._best, "best_epoch": self.best_epoch, "start": self._start}
 
     def restore(self, state: dict[str, Any]) -> None:
+        self._start = state.get("start", 0.0)  # resume files of before have none
         self._best = None if state["best"] is None else (state["best"][0], state["best"][1])
         self.best_epoch = state["best_epoch"]
 
