@@ -464,6 +464,11 @@ def test_only_a_rate_that_falls_to_the_end_makes_later_epochs_better(
     assert made == [len(val.labels) if tolerant else None]
 
 
+def test_images_are_counted_for_an_accuracy_only() -> None:
+    with pytest.raises(ValueError, match="val_loss"):
+        ModelCheckpoint("val_loss", images=100)
+
+
 def test_patience_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         EarlyStopping(patience=0)

@@ -168,7 +168,7 @@ def fine_tune_recipe(backbone: str, images: ImageSet, shown: str | None = None) 
 
 
 def small_fine_tune_epochs(images: int) -> int:
-    """Epochs of fine-tuning a small backbone: the fewer images, the more passes, so that a few thousand steps are made."""
+    """Epochs of fine-tuning a small backbone: the fewer images, the more passes, so that about fifty thousand images are seen."""
     return min(max(round(_FINE_TUNED_IMAGES / images), _FEWEST_EPOCHS), _MOST_EPOCHS)
 
 

@@ -145,6 +145,8 @@ class ModelCheckpoint(Callback):
     """
 
     def __init__(self, monitor: Monitor | Literal["epoch"] = "val_accuracy", images: int | None = None) -> None:
+        if images is not None and not monitor.endswith("accuracy"):
+            raise ValueError(f"images are counted for an accuracy; monitor is {monitor!r}.")
         self.monitor = monitor
         self.images = images
         self.best_epoch = 0

@@ -148,8 +148,10 @@ def train_network(
     criterion = criterion or Criterion(train.labels, recipe.label_smoothing, device)
     training = Training(network, optimizer, recipe, seed)
     # Where the rate stays up, or a patience ends the training, the latest epoch is nothing better.
-    anneals = recipe.schedule != "constant" and not recipe.early_stopping_patience
-    best_keeper = ModelCheckpoint("epoch" if keep_last else "val_accuracy", len(val.labels) if anneals else None)
+    patient = recipe.early_stopping_patience or any(isinstance(one, EarlyStopping) for one in callbacks)
+    anneals = recipe.schedule != "constant" and not patient
+    tolerance = len(val.labels) if anneals else None
+    best_keeper = ModelCheckpoint("epoch") if keep_last else ModelCheckpoint("val_accuracy", tolerance)
     watchers = [best_keeper, *_recipe_callbacks(recipe), *callbacks]
     schedule = SCHEDULES[recipe.schedule]
     training.batches = len(_parts(len(train.labels), recipe.batch_size))
