@@ -176,8 +176,8 @@ class Recipe:
         weights_sha256: hash of the pretrained weights, once resolved.
         preprocessing: filled in when the recipe is resolved against the data and the backbone.
         input_size: the user's choice; `None` lets the data and the backbone decide.
-        augmentation: drawn anew for every image in every epoch; one that mirrors makes the network answer for both mirror images
-            (not `SimpleCNN`, nor heads on kept features).
+        augmentation: drawn anew for every image in every epoch; one that mirrors makes the network answer for both mirror images,
+            one that shifts lets it look again where the answer is close (not `SimpleCNN`, nor heads on kept features; `NetworkSpec`).
         max_shift: of `shift`, `shift-flip` and `shift-alternate`: by which share of its side an image moves at most.
         head: `convex` fits a linear head to convergence (L-BFGS, L2 chosen on val), `gradient` trains it by the engine.
         unfreeze: which part of the backbone fine-tuning trains.
@@ -269,8 +269,8 @@ def lasting_settings(recipe: Recipe) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One row of a learning curve. Accuracies are in evaluation mode, without augmentation, each image seen once (not its mirror image,
-    too); `train_accuracy` is over a fixed stratified part of train. `epoch` counts from 1; 0 is the state before training."""
+    """One row of a learning curve. Accuracies are in evaluation mode, without augmentation, each image seen once (no mirror image, no
+    shifted copy); `train_accuracy` is over a fixed stratified part of train. `epoch` counts from 1; 0 is the state before training."""
 
     epoch: int
     train_loss: float
@@ -287,7 +287,8 @@ class Cost:
 
     Attributes:
         parameters, parameters_trained: of the whole network; those that training moved.
-        macs: multiply-accumulates of one image's forward pass (2 FLOPs each).
+        macs: multiply-accumulates of one image's forward pass (2 FLOPs each), without the second looks that a close answer takes; so are
+            latency and throughput.
         macs_uncounted: operators that the counter did not know.
         train_seconds: everything from the decoded images to the trained network, test excluded.
         data_seconds, features_seconds, head_seconds, network_seconds: its parts: preparing pixels, extracting frozen

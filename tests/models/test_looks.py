@@ -109,3 +109,34 @@ def test_what_a_network_costs_does_not_depend_on_how_sure_it_is() -> None:
     unsure = build_network(NetworkSpec("fast", 3, 8, width=4, mirrored=True, shifted=True))
     assert complexity(unsure, 8).macs == 2 * once
     assert EVERYTHING.passes == pytest.approx(2 * (1 + 0.2 * 4))
+
+
+@pytest.mark.parametrize("kind", ["fast", "backbone"])
+def test_a_whole_network_looks_again_in_evaluation_mode_only(kind: str) -> None:
+    recipe = Recipe("one", kind="finetune", backbone="small32_s", unfreeze="all", augmentation="shift-flip")
+    tuned = classifier_spec(8, 3, untrained_backbone("small32_s"), recipe)
+    spec = tuned if kind == "backbone" else NetworkSpec("fast", 3, 8, width=4, mirrored=True, shifted=True)
+    network = build_network(spec).eval()
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def both(shown: torch.Tensor) -> torch.Tensor:
+        with seen_once(network):
+            answer: torch.Tensor = (network(shown) + network(shown.flip(3))) / 2
+        return answer
+
+    with torch.no_grad():
+        assert (
+            both(images).softmax(1).topk(2).values.diff(dim=1).abs() < 0.3
+        ).all()  # untrained: every answer is close
+        padded = nn.functional.pad(images, (1, 1, 1, 1), mode="reflect")
+        copies = [padded[:, :, row : row + 8, column : column + 8] for row in (0, 2) for column in (0, 2)]
+        expected = torch.stack([both(images), *map(both, copies)]).mean(0)
+        torch.testing.assert_close(network(images), expected)
+        network.train()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        trained = network(images)
+        network.eval()
+        with seen_once(network):
+            torch.testing.assert_close(trained, network(images))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from headstart.models.backbones import untrained_backbone
+from headstart.models.looks import ONCE
 from headstart.models.network import BackboneClassifier, NetworkSpec, build_network, classifier_spec
 from headstart.records import Recipe
 
@@ -46,5 +47,5 @@ def test_the_mirror_image_counts_as_much_as_the_image_and_only_in_evaluation() -
 def test_a_structure_stored_before_there_was_such_a_thing_is_as_it_was() -> None:
     recipe = Recipe("one", kind="probe", backbone=SMALL)
     stored = asdict(classifier_spec(32, 10, untrained_backbone(SMALL), recipe))
-    del stored["mirrored"]
-    assert not NetworkSpec(**stored).mirrored
+    del stored["mirrored"], stored["shifted"]
+    assert NetworkSpec(**stored).looks == ONCE

@@ -131,8 +131,8 @@ def probe_recipe(backbone: str, shown: str | None = None) -> Recipe:
 def fine_tune_recipe(backbone: str, images: ImageSet, shown: str | None = None) -> Recipe:
     """The probe's head first, then the last stages with a small rate, smaller the further from the head.
 
-    A backbone made for small images is cheap enough to train whole, with augmentation; it then answers for both mirror images where
-    it saw both. Its rate and averaging were chosen on training images of CIFAR-10 (docs/log.md).
+    A backbone made for small images is cheap enough to train whole, with augmentation; it then looks at images as it saw them
+    (`Looks`). Its rate and averaging were chosen on training images of CIFAR-10 (docs/log.md).
     """
     name = f"{shown or _shown(backbone)}-finetune"
     if made_for_small_images(backbone):
@@ -261,7 +261,7 @@ def trains_by_epochs(recipe: Recipe) -> bool:
 
 
 def _images_but_test(images: ImageSet) -> int:
-    """Images that the data does not keep for test: what there is to learn from, where it says so."""
+    """Images that the data does not keep for test, val among them; what is only drawn for test later still counts."""
     if images.official_part is None:
         return len(images.labels)
     return int((images.official_part != TEST).sum())

@@ -131,7 +131,7 @@ class ReduceLROnPlateau(_Patience):
 
 
 class ModelCheckpoint(Callback):
-    """Keeps a copy of the weights of the best epoch by `monitor`; equal values are decided by the lower val loss.
+    """Keeps a copy of the weights of the best epoch by `monitor`; equal values are decided by the lower val loss, unless `images` is given.
 
     The engine adds one to every training and restores its weights at the end. Its copy travels inside the
     training's resume file, so that a kill does not lose it.
@@ -175,7 +175,7 @@ class ModelCheckpoint(Callback):
         return {"best": self._best, "best_epoch": self.best_epoch, "start": self._start}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._start = state.get("start", 0.0)  # resume files of before have none
+        self._start = state.get("start", 0.0)  # a pretraining's resume file of before has none
         self._best = None if state["best"] is None else (state["best"][0], state["best"][1])
         self.best_epoch = state["best_epoch"]
 

@@ -102,7 +102,7 @@ class Training:
         self.stop_reason = reason
 
     def keep_weights(self) -> None:
-        """Copy the current weights: they are the best so far."""
+        """Copy the current weights: they are those to keep, so far."""
         self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
 
@@ -138,7 +138,7 @@ def train_network(
             far as the curve can tell.
 
     Returns:
-        The curve, the best epoch and the seconds of work, those before a resume included.
+        The curve, the kept epoch and the seconds of work, those before a resume included.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -183,7 +183,7 @@ def train_network(
         # On a GPU the fastest convolution differs from run to run unless this forbids it.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
             train_loss = _train_epoch(training, train, step, schedule, watchers, device, arithmetic, frozen_batch_norm)
-        # What is evaluated, and kept if it is the best, are the averaged weights; training goes on from its own.
+        # What is evaluated, and what may be kept, are the averaged weights; training goes on from its own.
         with average.inside(network) if average is not None else nullcontext():
             record = _evaluate(training, train, val, curve_part, device, arithmetic, train_loss, started)
             training.history.append(record)

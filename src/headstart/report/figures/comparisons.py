@@ -31,7 +31,7 @@ from headstart.report.figures.marks import (
 from headstart.report.language import Texts
 
 _WIDTH = 720.0
-_PAIR_COLUMNS = 31  # "random-features-mobilenetv2_100", the longest name that headstart gives, fits
+_PAIR_COLUMNS = 31  # "random-features-mobilenetv2_100", the longest name of a default recipe, fits
 _MOST_TIMES = 8  # labels that fit beside one another
 _ROUND_SECONDS = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
