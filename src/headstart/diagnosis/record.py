@@ -21,7 +21,8 @@ from headstart.version import __version__
 DIAGNOSIS_SCHEMA_VERSION = 2
 
 RULES_VERSION = 4
-"""Raised where causes are judged by other rules, or our own trials are made otherwise, so that a diagnosis of before is not taken for one of now."""
+"""Raised where causes are judged by other rules, or our own trials are made otherwise, so that a diagnosis of before is
+not taken for one of now."""
 
 
 def make_record(
