@@ -19,6 +19,7 @@ from headstart.report.figures.canvas import (
 from headstart.report.figures.marks import (
     NAME_COLUMNS,
     Key,
+    decimals_of,
     draw_legend,
     legend_lines,
     names_width,
@@ -26,7 +27,6 @@ from headstart.report.figures.marks import (
     row_axes,
     row_note,
     share_axis,
-    ticks_are_whole,
 )
 from headstart.report.language import Texts
 
@@ -152,7 +152,7 @@ def forest(comparisons: Sequence[dict[str, Any]], margin: float, texts: Texts) -
     room = 0.06 * (high - low) or 0.01
     axes.set_xlim(low - room, high + room)
     ticks = nice_ticks(low - room, high + room)
-    digits = 0 if ticks_are_whole(ticks) else 1
+    digits = decimals_of([100 * tick for tick in ticks])
     canvas.label_x(axes, ticks, [texts.decimal(100 * tick, digits) for tick in ticks], fontsize=9)
     axes.grid(visible=True, axis="x", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from headstart.report.figures.canvas import GRID, SERIES, Canvas, shortened
-from headstart.report.figures.marks import Key, draw_legend, legend_lines, nice_ticks, share_axis
+from headstart.report.figures.marks import Key, decimals_of, draw_legend, legend_lines, nice_ticks, share_axis
 from headstart.report.language import Texts
 
 _WIDTH = 720.0
@@ -73,6 +73,6 @@ def _draw_panel(canvas: Canvas, axes: Axes, recipe: dict[str, Any], what: str, t
     high = 1.05 * max(values) or 1.0
     losses = nice_ticks(0, high)
     axes.set_ylim(0, high)
-    digits = 0 if all(float(tick).is_integer() for tick in losses) else 1 if high >= 1 else 2
+    digits = decimals_of(losses)
     canvas.label_y(axes, losses, [texts.decimal(tick, digits) for tick in losses], fontsize=9)
     axes.grid(visible=True, axis="y", color=GRID, linewidth=0.6)

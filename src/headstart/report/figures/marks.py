@@ -63,7 +63,7 @@ def draw_legend(canvas: Canvas, lines: list[list[Key]], left: float, top: float)
 def share_axis(canvas: Canvas, axes: Axes, texts: Texts, low: float, high: float, *, vertical: bool) -> None:
     """Make one axis run from `low` to `high` (shares of one), with percentages for labels and a faint grid."""
     ticks = nice_ticks(low, high)
-    labels = [texts.percent(tick, 0 if ticks_are_whole(ticks) else 1) for tick in ticks]
+    labels = [texts.percent(tick, decimals_of([100 * one for one in ticks])) for tick in ticks]
     if vertical:
         axes.set_ylim(low, high)
         canvas.label_y(axes, ticks, labels, fontsize=9)
@@ -80,9 +80,14 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [float(tick) for tick in ticks if low - 1e-9 <= tick <= high + 1e-9]
 
 
-def ticks_are_whole(ticks: Sequence[float]) -> bool:
-    """Whether every tick is a whole number of percent."""
-    return bool(np.allclose(np.asarray(ticks) * 100, np.round(np.asarray(ticks) * 100), atol=1e-6))
+def decimals_of(ticks: Sequence[float]) -> int:
+    """The fewest decimals, at most four, that write every tick as it is.
+
+    >>> decimals_of([0.0, 5.0]), decimals_of([0.0, 0.25, 0.5]), decimals_of([0.1, 0.2, 0.1 + 0.2])
+    (0, 2, 1)
+    """
+    values = np.asarray(ticks, dtype=float)
+    return next((digits for digits in range(4) if np.allclose(values, values.round(digits), rtol=0, atol=1e-6)), 4)
 
 
 def row_axes(
