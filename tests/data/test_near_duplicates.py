@@ -1,11 +1,12 @@
-"""Near duplicates: the same picture is found after resizing, compression and mirroring; another picture is not."""
+"""Near duplicates: the same picture is found after resizing, compression and mirroring; another picture is not, be it much alike."""
 
 import io
 
 import numpy as np
 from PIL import Image
 
-from headstart.data.near_duplicates import SIMILAR, find_near_duplicates
+from headstart.data.near_duplicates import SIMILAR, find_near_duplicates, find_same_pictures
+from headstart.data.sources import load_images
 
 
 def scene(seed: int, side: int) -> np.ndarray:
@@ -47,3 +48,50 @@ def test_only_the_named_images_are_looked_at() -> None:
 def test_an_image_without_contrast_is_like_none() -> None:
     flat = np.full((2, 32, 32, 3), 90, np.uint8)
     assert find_near_duplicates(flat, np.arange(2), flat, np.arange(2)).count == 0
+
+
+def scenes(count: int) -> np.ndarray:
+    return np.stack([scene(seed, 32) for seed in range(count)])
+
+
+def test_copies_within_a_set_are_found_by_standing_out() -> None:
+    images = scenes(120)
+    images[100] = compressed(images[7], 32)
+    images[101] = compressed(images[20][:, ::-1], 32)
+    images[102] = (images[33] * 0.7).astype(np.uint8)
+    images[34] = compressed(images[33], 32)  # a picture may have several copies
+    images[103] = images[5]
+    found = find_same_pictures(images, np.arange(95, 120), np.arange(95))
+    pairs = set(zip(found.judged.tolist(), found.others.tolist(), strict=True))
+    assert found.can_tell
+    assert pairs == {(100, 7), (101, 20), (102, 33), (102, 34), (103, 5)}
+    assert found.among(np.arange(99, 105), np.arange(30)).tolist() == [False, True, True, False, True, False]
+    found = find_same_pictures(images, np.arange(110, 115), np.arange(95))
+    assert found.can_tell
+    assert found.among(np.arange(110, 115), np.arange(95)).tolist() == [False] * 5
+
+
+def test_pictures_of_one_kind_that_are_all_alike_are_no_copies() -> None:
+    """Small things before a sky: they correlate at 0.9 and more, each with many."""
+    images = scenes(160)
+    sky = np.linspace(60, 220, 32).astype(np.uint8)[:, None, None] + np.zeros((32, 32, 3), np.uint8)
+    rng = np.random.default_rng(0)
+    for place in range(100, 160):
+        images[place] = sky
+        row, column = rng.integers(4, 24, 2)
+        images[place, row : row + 4, column : column + 6] = rng.integers(0, 256, 3)
+    judged, others = np.arange(0, 160, 4), np.array([place for place in range(160) if place % 4])
+    alike = find_near_duplicates(images, judged[judged >= 100], images, others)
+    assert (alike.correlation > 0.9).mean() > 0.8
+    found = find_same_pictures(images, judged, others)
+    assert found.can_tell
+    assert len(found.judged) == 0
+
+
+def test_where_most_pictures_are_alike_or_few_nobody_can_tell() -> None:
+    digits = load_images("digits").images
+    found = find_same_pictures(digits, np.arange(200), np.arange(200, 1797))
+    assert not found.can_tell
+    assert len(found.judged) == 0
+    assert not find_same_pictures(scenes(30), np.arange(20, 30), np.arange(15)).can_tell
+    assert not find_same_pictures(scenes(30), np.zeros(0, np.int64), np.arange(30)).can_tell

@@ -193,6 +193,29 @@ def test_it_says_how_long_it_will_take_before_it_trains(tmp_path: Path) -> None:
     assert not plan.is_over_budget
 
 
+def test_judging_on_other_data_is_part_of_what_is_said_and_of_a_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def known(module: Any, images: Any, preprocessing: Any, *_: Any) -> float:
+        assert not module.training
+        sizes.append((len(images.labels), preprocessing.input_size))
+        return 1000.0
+
+    monkeypatch.setattr("headstart.study.pretraining_plan.extraction_seconds", known)
+    notes = _Notes()
+    request = _request(tmp_path, judges=(_other_size(tmp_path),))
+    run_pretraining(request, CPU, notes, "headstart pretrain digits")
+    assert sizes == [(1797, 16)]
+    assert 1000 < notes.plans[0].predicted_seconds < 1120
+    budgeted = replace(request, out=tmp_path / "budgeted.safetensors", epochs=None, budget_seconds=999.0)
+    notes = _Notes()
+    run_pretraining(budgeted, CPU, notes, "headstart pretrain digits")
+    assert notes.plans[0].epochs == 1
+    assert notes.plans[0].is_over_budget
+
+
 def test_the_defaults_are_the_same_in_python_on_the_command_line_and_in_the_request() -> None:
     python, command = (inspect.signature(function).parameters for function in (headstart.pretrain, studies.pretrain))
     fields = PretrainRequest.__dataclass_fields__

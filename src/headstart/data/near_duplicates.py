@@ -1,23 +1,37 @@
-"""Near duplicates between two sets: the same photograph, resized, compressed anew or mirrored.
+"""Near duplicates: the same photograph, resized, compressed anew, in other light or mirrored.
 
-Exact duplicates have equal hashes; a photograph that came into two data sets by different ways has not. Both sets are
-brought to 16 x 16 px, each image is centred and scaled to length one, and the largest correlation over all pairs is found.
+Exact duplicates have equal hashes; a photograph that came into the data by different ways has not. Images are brought to
+16 x 16 px, each is centred and scaled to length one, and the correlation of a pair is the product of the two.
+
+Between two sets a fixed correlation counts. Within one set there is more to go by: two pictures that are alike because all pictures
+of their kind are (a plain sky) have many others that are nearly as much alike, a picture and its copy have not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from headstart.data.preprocessing import pixels_only
-from headstart.records import Images, Indices, Preprocessing
+from headstart.records import Booleans, Images, Indices, Preprocessing
 
 SIMILAR = 0.95
 """Correlation from which a pair is counted. Chosen by looking: below it, pairs on CIFAR-10 and Tiny ImageNet shared no more
 than a bright sky; above it, the same photograph appears."""
 
+_ALIKE = 0.9
+"""Correlation from which two images of one set may be copies. Chosen by looking, as the next two (docs/log.md)."""
+
+_STANDS_OUT, _BACKGROUND = 0.25, 50
+"""A copy's distance, `1 - correlation`, is at most this share of that of the fiftieth nearest image (of the nearest tenth of them, where
+that is nearer); so up to 49 copies of an image are found."""
+
+_FEWEST = 20  # chosen: among fewer images nothing is a background to stand out from
+_COARSE_SIDE = 8  # where most pairs are ruled out: copies are more alike there than at 16 px (docs/log.md)
 _SIDE = 16
-_BLOCK = 2048  # 2048 x 100,000 float32 correlations are 0.8 GB; the other side is taken in blocks, too
+_BLOCK = 2048  # of both sides: 2048 x 2048 float32 correlations are 17 MB
 _FLAT = 1e-6
 
 
@@ -44,30 +58,134 @@ def find_near_duplicates(judged: Images, judged_indices: Indices, others: Images
     Returns:
         Correlations and, as indices into `others`, where they were found.
     """
-    wanted = _signatures(judged, judged_indices)
-    mirrored = np.ascontiguousarray(wanted.reshape(-1, _SIDE, _SIDE, 3)[:, :, ::-1]).reshape(wanted.shape)
-    best = np.full(len(wanted), -1, np.float32)
-    nearest = np.zeros(len(wanted), np.int64)
+    best = torch.full((len(judged_indices),), -1.0)
+    nearest = torch.zeros(len(judged_indices), dtype=torch.int64)
+    wanted = _Halves.of(_unit_rows(_thumbnails(judged, judged_indices)), _SIDE)
     for first in range(0, len(indices), _BLOCK):
         part = indices[first : first + _BLOCK]
-        against = _signatures(others, part).T
-        for signatures in (wanted, mirrored):
-            correlations = signatures @ against
-            place = correlations.argmax(axis=1)
-            value = correlations[np.arange(len(place)), place]
-            closer = value > best
-            best[closer] = value[closer]
-            nearest[closer] = part[place[closer]]
-    return NearDuplicates(best, nearest)
+        block, places = _Halves.of(_unit_rows(_thumbnails(others, part)), _SIDE), torch.from_numpy(part)
+        for start in range(0, len(best), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            value, place = wanted.rows(rows).correlations(block).max(dim=1)
+            closer = value > best[rows]
+            best[rows] = torch.where(closer, value, best[rows])
+            nearest[rows] = torch.where(closer, places[place], nearest[rows])
+    return NearDuplicates(best.numpy(), nearest.numpy())
 
 
-def _signatures(images: Images, indices: Indices) -> npt.NDArray[np.float32]:
-    """`(n, 768) float32`: small, centred, of length one; an image without any contrast has length zero and is like none."""
-    rows = np.empty((len(indices), _SIDE * _SIDE * 3), np.float32)
+@dataclass(frozen=True)
+class SamePictures:
+    """Pairs of images of one set that show the same picture.
+
+    Attributes:
+        judged, others: `(p,) int64` places in the set; a pair is at one place in both.
+        can_tell: whether copies can be told from other pictures of these data. Where most of them have another that is much alike
+            (digits, aligned X-rays), or there are very few, they cannot, and there are no pairs.
+    """
+
+    judged: Indices
+    others: Indices
+    can_tell: bool
+
+    def among(self, part: Indices, others: Indices) -> Booleans:
+        """Which images of a part have a copy among others, `(n,) bool`."""
+        found: Booleans = np.isin(part, self.judged[np.isin(self.others, others)])
+        return found
+
+
+def find_same_pictures(images: Images, judged: Indices, others: Indices) -> SamePictures:
+    """Find the images that have a copy of another size, compression, light or direction among others of their set.
+
+    A copy that was cropped or turned is not found, nor one of an image with fifty copies.
+
+    Args:
+        images: `(N, S, S, 3) uint8`.
+        judged: `(m,) int64`, whose copies are looked for.
+        others: `(n,) int64`, among which.
+    """
+    nothing = np.zeros(0, np.int64)
+    if len(others) < _FEWEST or not len(judged):
+        return SamePictures(nothing, nothing, can_tell=False)
+    wanted, against = _thumbnails(images, judged), _thumbnails(images, others)
+    candidates = np.flatnonzero(_most_alike(wanted, against) >= _ALIKE)
+    if not len(candidates) or 2 * len(candidates) > len(judged):
+        return SamePictures(nothing, nothing, can_tell=not len(candidates))
+    correlation, place = _nearest(wanted[candidates], against, min(_BACKGROUND, max(len(others) // 10, 2)))
+    stands_out = (1 - correlation) <= _STANDS_OUT * (1 - correlation[:, -1:])
+    rows, columns = np.nonzero((correlation >= _ALIKE) & stands_out)
+    return SamePictures(judged[candidates[rows]], others[place[rows, columns]], can_tell=True)
+
+
+def _most_alike(wanted: Images, against: Images) -> npt.NDArray[np.float32]:
+    """Each thumbnail's highest correlation with any of the others, mirrored or not, at 8 x 8 px: `(m,) float32`."""
+    best, signatures = torch.full((len(wanted),), -1.0), _Halves.of(_coarse(_unit_rows(wanted)), _COARSE_SIDE)
+    for first in range(0, len(against), _BLOCK):
+        block = _Halves.of(_coarse(_unit_rows(against[first : first + _BLOCK])), _COARSE_SIDE)
+        for start in range(0, len(wanted), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            torch.maximum(best[part], signatures.rows(part).correlations(block).amax(1), out=best[part])
+    return best.numpy()
+
+
+def _nearest(wanted: Images, against: Images, count: int) -> tuple[npt.NDArray[np.float32], Indices]:
+    """The highest correlations of each thumbnail with the others, mirrored or not, falling, and whose they are: `(m, count)` both."""
+    correlation = torch.full((len(wanted), count), -1.0)
+    place = torch.zeros((len(wanted), count), dtype=torch.int64)
+    signatures = _Halves.of(_unit_rows(wanted), _SIDE)
+    for first in range(0, len(against), _BLOCK):
+        found = signatures.correlations(_Halves.of(_unit_rows(against[first : first + _BLOCK]), _SIDE))
+        places = torch.arange(first, first + found.shape[1]).expand(len(wanted), -1)
+        correlation, order = torch.cat([correlation, found], 1).topk(count, dim=1)
+        place = torch.cat([place, places], 1).gather(1, order)
+    return correlation.numpy(), place.numpy()
+
+
+@dataclass(frozen=True)
+class _Halves:
+    """Signatures as a part that mirroring leaves as it is and one whose sign it turns: `(n, D / 2) float32` both.
+
+    Of the products of two images' parts the sum is their correlation, the difference that of one with the other's mirror image: both for
+    the work of one.
+    """
+
+    even: torch.Tensor
+    odd: torch.Tensor
+
+    @classmethod
+    def of(cls, signatures: npt.NDArray[np.float32], side: int) -> Self:
+        columns = torch.from_numpy(signatures).reshape(-1, side, side, 3)
+        left, right = columns[:, :, : side // 2], columns.flip(2)[:, :, : side // 2]
+        even, odd = ((half * 0.5**0.5).flatten(1) for half in (left + right, left - right))
+        return cls(even, odd)
+
+    def rows(self, part: slice) -> Self:
+        return replace(self, even=self.even[part], odd=self.odd[part])
+
+    def correlations(self, others: Self) -> torch.Tensor:
+        """`(n, m) float32`: the higher of each pair's two correlations."""
+        return (self.even @ others.even.T).add_((self.odd @ others.odd.T).abs_())
+
+
+def _thumbnails(images: Images, indices: Indices) -> Images:
+    """`(n, 16, 16, 3) uint8`."""
+    small = np.empty((len(indices), _SIDE, _SIDE, 3), np.uint8)
     for first in range(0, len(indices), _BLOCK):
-        pixels = pixels_only(images[indices[first : first + _BLOCK]], Preprocessing(_SIDE))
-        rows[first : first + len(pixels)] = pixels.reshape(len(pixels), -1)
+        part = slice(first, first + _BLOCK)
+        small[part] = pixels_only(images[indices[part]], Preprocessing(_SIDE))
+    return small
+
+
+def _coarse(signatures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The same of 8 x 8 px: `(n, 192) float32`."""
+    pooled = _SIDE // _COARSE_SIDE
+    grid = signatures.reshape(-1, _COARSE_SIDE, pooled, _COARSE_SIDE, pooled, 3)
+    return _unit_rows(grid.mean(axis=(2, 4)), flat=_FLAT / _SIDE)
+
+
+def _unit_rows(values: npt.NDArray[Any], flat: float = _FLAT) -> npt.NDArray[np.float32]:
+    """`(n, D) float32`: centred, of length one; those without any contrast have length zero."""
+    rows = values.reshape(len(values), -1).astype(np.float32)
     rows -= rows.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    result: npt.NDArray[np.float32] = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > _FLAT)
+    result: npt.NDArray[np.float32] = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > flat)
     return result

@@ -110,7 +110,7 @@ def _repaired_beside(
     images, split = training.bench.images, training.bench.split
     examination = with_training(seen, failing, first, training.bench, training.backbone, training.trial)
     judged = judge_trial(first, split)
-    examination = _apart_from_recipes(with_duplicates(examination, judged, images))
+    examination = _apart_from_recipes(with_duplicates(examination, judged))
     assert examination.remade is not None
     proved = [finding.cause for finding in examination.findings if finding.status == "proved"]
     started = time.perf_counter()
@@ -132,7 +132,7 @@ def _repaired_beside(
         recipe = cured.with_changes(backbone=findable_name(training.backbone, training.weights_dir))
     better = judge_trial(second, split) if second is not None else judged
     if 16 in proved:
-        better = without_twins(better, images, judged.trained)
+        better = without_twins(better, examination.copies, judged.trained)
     opponent = training.trial(opponent_recipe(images, split)) if training.against_scratch else None
     transfer = judge_trial(second or first, split)
     examination = with_scratch(examination, scratch, transfer, len(images.class_names), opponent)

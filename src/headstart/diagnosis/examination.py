@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from headstart.analysis.diagnosis import Cell, Finding, Interaction, ranked
 from headstart.analysis.statistics import Estimate
 from headstart.diagnosis.arrival import Arrival
+from headstart.diagnosis.copies import Copies
 from headstart.diagnosis.pipeline import Pipeline, Repairs
 from headstart.diagnosis.prove import MeasuredCell, SizeProbe
 from headstart.diagnosis.prove_predictions import Classes
@@ -47,7 +48,7 @@ class Examination:
     another (15); `None` where it was not. `meant` is what each predicted class means, `(C,) int64`, where that is proved, whether of
     the network's own predictions or of those that its owner kept. `tuned` says that the network itself was trained further than its
     pretraining, and not only its head, as far as that can be seen. `sizes` are probes at other input sizes, where the size was proved
-    to be at fault.
+    to be at fault. `copies` are those of test images in the rest of the data; `None` where nothing is known of test.
     """
 
     findings: tuple[Finding, ...]
@@ -61,6 +62,7 @@ class Examination:
     meant: Classes | None = None
     tuned: bool = False
     sizes: tuple[SizeProbe, ...] = ()
+    copies: Copies | None = None
 
     @property
     def factors(self) -> tuple[int, ...]:

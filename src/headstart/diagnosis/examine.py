@@ -107,6 +107,7 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
         meant=meant,
         tuned=tuned,
         sizes=tuple(sizes),
+        copies=looked.copies,
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.analysis.diagnosis import CATALOGUE, Finding, ranked
+from headstart.diagnosis.copies import Copies, trained_on
 from headstart.diagnosis.examination import Examination
 from headstart.diagnosis.look_history import (
     first_seen,
@@ -24,7 +25,7 @@ from headstart.diagnosis.look_training import (
     on_test,
     predicted_classes,
 )
-from headstart.diagnosis.prove_predictions import Classes, beside_curve, meanings, prove_order, trained_on, twins
+from headstart.diagnosis.prove_predictions import Classes, beside_curve, meanings, prove_order
 from headstart.diagnosis.subject import Evidence
 from headstart.records import Booleans, ImageSet, Split
 
@@ -49,11 +50,13 @@ def examine_predictions(evidence: Evidence, images: ImageSet, split: Split) -> E
     seen = [*look_at_history(evidence.history), look_at_learning(evidence.history, classes)]
     predicted: Classes | None = None
     relabelled: Booleans | None = None
+    copies: Copies | None = None
     if evidence.predictions is None:
         seen.append(look_at_loss_curve(evidence.history, classes))
     else:
         predicted = predicted_classes(evidence.predictions, split.test, len(images.labels), classes)
-        of_test, relabelled = _look_at_test(evidence, evidence.predictions, predicted, images, split)
+        copies = Copies.sought(images, split)
+        of_test, relabelled = _look_at_test(evidence, evidence.predictions, predicted, copies, split)
         seen += of_test
         order = next(one for one in of_test if one.cause == 15)
         seen = [
@@ -69,6 +72,7 @@ def examine_predictions(evidence: Evidence, images: ImageSet, split: Split) -> E
         look_seconds=time.perf_counter() - started,
         prove_seconds=0.0,
         relabelled=relabelled,
+        copies=copies,
         meant=None
         if relabelled is None or predicted is None
         else meanings(predicted, images.labels[split.test], classes),
@@ -87,9 +91,10 @@ def _gap(given: npt.NDArray[Any], order: Finding, images: ImageSet, split: Split
 
 
 def _look_at_test(
-    evidence: Evidence, given: npt.NDArray[Any], predicted: Classes, images: ImageSet, split: Split
+    evidence: Evidence, given: npt.NDArray[Any], predicted: Classes, copies: Copies, split: Split
 ) -> tuple[list[Finding], Booleans | None]:
     """What predictions on test show; and which of them are right once relabelled, where mixed-up names are proved."""
+    images = copies.images
     labels, classes = images.labels[split.test], len(images.class_names)
     outputs = on_test(given, split.test, len(images.labels))
     scores = outputs if outputs.ndim == 2 and outputs.shape[1] == classes else None
@@ -99,7 +104,7 @@ def _look_at_test(
     seen = [
         first_seen(look_at_loss(evidence.loss, scores, classes), look_at_loss_curve(evidence.history, classes)),
         beside_curve(order, predicted, labels, val),
-        look_at_duplicates(twins(images, split.test, trained_on(split))),
+        look_at_duplicates(copies.have_twins(split.test, trained_on(split)), pixels_alone=not copies.pictures.can_tell),
         look_at_selection(evidence.history, scores, predicted == labels, labels),
     ]
     return seen, relabelled

@@ -8,13 +8,14 @@ import torch
 
 from headstart.analysis.diagnosis import Cell, Finding
 from headstart.analysis.statistics import Estimate, bootstrap_accuracy, paired_difference
+from headstart.diagnosis.copies import Copies, trained_on
 from headstart.diagnosis.examination import Control, Examination
 from headstart.diagnosis.look_head import HEAD_CLEARED, is_head_behind, judge_head, overfit_or_behind
 from headstart.diagnosis.look_history import History, look_at_history, measured_gap, val_shares
 from headstart.diagnosis.pipeline import network_before_tuning
 from headstart.diagnosis.probing import held_out
 from headstart.diagnosis.prove import stratified
-from headstart.diagnosis.prove_predictions import in_points, prove_duplicates, trained_on, twins
+from headstart.diagnosis.prove_predictions import in_points, prove_duplicates
 from headstart.diagnosis.prove_training import own_features
 from headstart.models.backbones import Backbone, build_backbone, split_for_fine_tuning
 from headstart.records import Booleans, ImageSet, Indices, Recipe, Split, TrialResult
@@ -135,28 +136,32 @@ def judge_repaired(examination: Examination, failing: Judged, images: ImageSet, 
         repaired = failing
     else:
         return None
-    return without_twins(repaired, images, failing.trained) if 16 in proved else repaired
+    return without_twins(repaired, examination.copies, failing.trained) if 16 in proved else repaired
 
 
-def without_twins(judged: Judged, images: ImageSet, trained: Indices) -> Judged:
-    """The same without the test images that have an exact copy among those that the failing pipeline was trained on."""
-    alone = ~twins(images, judged.part, trained)
+def without_twins(judged: Judged, copies: Copies | None, trained: Indices) -> Judged:
+    """The same without the test images that have a copy among those that the failing pipeline was trained on."""
+    if copies is None:
+        return judged
+    alone = ~copies.have_twins(judged.part, trained)
     if not alone.any():
         return judged
     return _judged(judged.correct[:, alone], judged.labels, judged.part[alone], judged.trained)
 
 
-def with_duplicates(examination: Examination, failing: Judged, images: ImageSet) -> Examination:
+def with_duplicates(examination: Examination, failing: Judged) -> Examination:
     """How much duplicates flatter the failing accuracy (16); of relabelled predictions where the order was another.
 
     Args:
         examination: from the sample.
         failing: the pipeline as it is, on test.
-        images: the set.
     """
+    if examination.copies is None:
+        return examination
+    copied = examination.copies.have_twins(failing.part, failing.trained)
     finding = next(finding for finding in examination.findings if finding.cause == 16)
     correct = failing.correct if examination.relabelled is None else examination.relabelled
-    return examination.with_findings([prove_duplicates(finding, correct, twins(images, failing.part, failing.trained))])
+    return examination.with_findings([prove_duplicates(finding, correct, copied)])
 
 
 def as_probe(recipe: Recipe) -> Recipe:

@@ -16,6 +16,7 @@ from headstart.diagnosis.arrival import (
     sample_images,
     stride_of,
 )
+from headstart.diagnosis.copies import Copies, trained_on
 from headstart.diagnosis.look_contract import Guess, guess_contract
 from headstart.diagnosis.look_history import (
     first_seen,
@@ -38,7 +39,7 @@ from headstart.diagnosis.look_training import (
 )
 from headstart.diagnosis.pipeline import Repairs, pixels_with
 from headstart.diagnosis.prove import draw_sample, stratified
-from headstart.diagnosis.prove_predictions import Classes, trained_on, twins
+from headstart.diagnosis.prove_predictions import Classes
 from headstart.diagnosis.prove_training import of_each_class, own_outputs, own_predictions
 from headstart.diagnosis.repair import repaired_preprocessing
 from headstart.diagnosis.subject import Subject
@@ -68,6 +69,7 @@ class Looked:
         predicted: `(n,) int64`, the classes that its owner says it predicts there, otherwise its own.
         fine_tuned: whether its kernels are published ones that have moved since.
         jump, gap: causes 11 and 22 by the training's curve alone.
+        copies: of test images, in the rest of the data.
     """
 
     findings: list[Finding]
@@ -82,6 +84,7 @@ class Looked:
     fine_tuned: bool
     jump: Finding
     gap: Finding
+    copies: Copies
 
     def repaired(self, subject: Subject, canvas: int, causes: set[int]) -> Repairs:
         """The pixels without these causes.
@@ -133,13 +136,14 @@ def look(subject: Subject, images: ImageSet, split: Split) -> Looked:
     predicted = _classes(subject, predictions, split, images)
     labels, classes, evidence = images.labels[split.test], len(images.class_names), subject.evidence
     jump, gap = look_at_history(evidence.history)
+    copies, learned = Copies.sought(images, split), split.train if predictions is None else trained_on(split)
     findings += [
         look_at_paths(subject, example),
         jump,
         gap if gap.status != "could-not-look" else _own_gap(subject, predictions, images, split),
         first_seen(look_at_loss(evidence.loss, outputs, classes), look_at_loss_curve(evidence.history, classes)),
         look_at_labels(predicted, labels, classes),
-        look_at_duplicates(twins(images, split.test, split.train if predictions is None else trained_on(split))),
+        look_at_duplicates(copies.have_twins(split.test, learned), pixels_alone=not copies.pictures.can_tell),
         _selection(subject, predictions, predicted, images, split),
         look_at_overlap(subject, images),
         look_at_augmentation(subject, example),
@@ -158,6 +162,7 @@ def look(subject: Subject, images: ImageSet, split: Split) -> Looked:
         fine_tuned=subject.recipe is None and is_fine_tuned(subject),
         jump=jump,
         gap=gap,
+        copies=copies,
     )
 
 

@@ -160,17 +160,18 @@ def look_at_labels(predicted: npt.NDArray[np.int64] | None, labels: Labels, clas
     return Finding(15, "cleared", "labels-in-order", {})
 
 
-def look_at_duplicates(copied: Booleans) -> Finding:
-    """Cause 16: how many test images have an exact copy among those that the network was trained on.
+def look_at_duplicates(copied: Booleans, *, pixels_alone: bool) -> Finding:
+    """Cause 16: how many test images have a copy among those that the network was trained on.
 
     Args:
         copied: `(n,) bool`, of the test images.
+        pixels_alone: whether only copies with the same pixels count, since these pictures are all alike.
     """
     count = int(copied.sum())
     values = {"count": count, "share": round(count / max(len(copied), 1), 4)}
     if count and count >= _DUPLICATED * len(copied):
-        return Finding(16, "suspected", "duplicates-across", values)
-    return Finding(16, "cleared", "no-duplicates", values)
+        return Finding(16, "suspected", "duplicates-across" if pixels_alone else "copies-across", values)
+    return Finding(16, "cleared", "no-duplicates" if pixels_alone else "no-copies", values)
 
 
 def look_at_overlap(subject: Subject, images: ImageSet) -> Finding:

@@ -9,7 +9,7 @@ from headstart.analysis.diagnosis import LEAST_POINTS, Finding, best_meanings, j
 from headstart.analysis.metrics import confusion_matrix
 from headstart.analysis.statistics import Estimate, gap_estimate, paired_difference, wilson
 from headstart.randomness import generator
-from headstart.records import Booleans, ImageSet, Indices, Labels, Logits, Split
+from headstart.records import Booleans, Labels, Logits
 
 Classes = npt.NDArray[np.int64]
 
@@ -116,22 +116,12 @@ def beside_curve(finding: Finding, predicted: Classes, labels: Labels, val: floa
     return replace(finding, status="suspected", code="far-below-curve", values=values)
 
 
-def twins(images: ImageSet, part: Indices, others: Indices) -> Booleans:
-    """Which images of a part have an exact copy among others, `(n,) bool`."""
-    found: Booleans = np.isin(images.image_hashes[part], images.image_hashes[others])
-    return found
-
-
-def trained_on(split: Split) -> Indices:
-    """What whoever trains on the data as it is trains on: all but test; the duplicates that we take out stay in."""
-    return np.concatenate([split.train, split.val, split.removed_duplicates])
-
-
 def prove_duplicates(finding: Finding, correct: Booleans, copied: Booleans) -> Finding:
     """Cause 16: accuracy on all test images against that without those that have a copy in train.
 
     The copies' share times what they are easier by. The points are negative, since repairing this takes them away: they were not
-    deserved. Whatever their size, they count if they are there for certain.
+    deserved. Of copies with the same pixels they count whatever their size, if they are there for certain; where others are among
+    them, which may be easier for a reason of their own (a plain background), from one point.
 
     Args:
         finding: from the look.
@@ -149,10 +139,10 @@ def prove_duplicates(finding: Finding, correct: Booleans, copied: Booleans) -> F
         "accuracy": round(float(correct.mean()), 4),
         "without": round(float(correct[:, ~copied].mean()), 4),
     }
-    measured = replace(
-        finding, code="duplicates-flatter", values=values, points=Estimate(mean, low, high, easier.method)
-    )
-    if high < 0:
+    pixels_alone = finding.code == "duplicates-across"
+    code = "duplicates-flatter" if pixels_alone else "copies-flatter"
+    measured = replace(finding, code=code, values=values, points=Estimate(mean, low, high, easier.method))
+    if high < 0 and (pixels_alone or mean <= -LEAST_POINTS):
         return replace(measured, status="proved")
     return replace(measured, status="cleared") if low > -LEAST_POINTS else measured
 

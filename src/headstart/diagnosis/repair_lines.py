@@ -106,7 +106,7 @@ def code_lines(
             "import hashlib",
             "from sklearn.model_selection import GroupShuffleSplit",
             "",
-            "# images (N, H, W, 3) uint8: equal ones stay on one side",
+            "# images (N, H, W, 3) uint8: equal ones stay on one side; give both images of a pair of copies.csv one group, too",
             "groups = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]",
             "train, test = next(GroupShuffleSplit(1, test_size=0.2, random_state=0).split(images, groups=groups))",
         ]

@@ -4,6 +4,7 @@ runs/<name>/
   request.json      what was asked for; the same request finds its diagnosis done, or of somebody's own network replaces it
   trials/           the failing and the repaired recipe, as in any run
   repaired.toml     the repaired recipe, for `headstart compare --recipe`; where a recipe says what was measured
+  copies.csv        test images that have copies among the training images, with these; where there are any
   diagnosis.json    the findings (docs/diagnosis.md); written last
 """
 
@@ -17,6 +18,7 @@ import torch
 from headstart.data.sources import load_images
 from headstart.data.splits import make_split
 from headstart.diagnosis.both_trials import Training, train_both
+from headstart.diagnosis.copies import write_copies
 from headstart.diagnosis.examine import examine
 from headstart.diagnosis.examine_predictions import examine_predictions
 from headstart.diagnosis.judging import RATE, SEED, judge_curve, judge_failing, judge_repaired, with_duplicates
@@ -120,6 +122,7 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
         (ledger.folder / "repaired.toml").unlink(missing_ok=True)  # of another request under this name
         if both.recipe is not None:
             write_text(ledger.folder / "repaired.toml", to_toml(both.recipe))
+        write_copies(ledger.folder, both.examination.copies, both.failing.part, both.failing.trained)
         record = make_record(
             subject,
             images,
@@ -174,7 +177,7 @@ def diagnose_own(
     repairing = time.perf_counter()
     curve_alone = isinstance(subject, Kept) and subject.kind == "history"
     failing = judge_curve(subject.evidence.history) if curve_alone else judge_failing(examination, images, split)
-    examination = with_duplicates(examination, failing, images)
+    examination = with_duplicates(examination, failing)
     proved = {finding.cause for finding in examination.findings if finding.status == "proved"}
     in_pipeline = proved & set(examination.factors)
     repaired = judge_repaired(examination, failing, images, split)
@@ -209,6 +212,7 @@ def diagnose_own(
         (ledger.folder / "repaired.toml").unlink(missing_ok=True)  # of an earlier diagnosis
         if recipe is not None:
             write_text(ledger.folder / "repaired.toml", to_toml(recipe))
+        write_copies(ledger.folder, examination.copies, failing.part, failing.trained)
         write_json(ledger.folder / "diagnosis.json", record)
     return ledger.folder
 

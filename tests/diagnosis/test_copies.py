@@ -1,0 +1,90 @@
+"""Copies of test images among the others: which count, and the file that names them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import headstart
+from headstart.data.fingerprint import image_hashes
+from headstart.data.sources import load_images
+from headstart.diagnosis.copies import COPIES, Copies, trained_on, write_copies
+from headstart.records import ImageSet, Split
+from tests.data.test_near_duplicates import compressed, scenes
+from tests.diagnosis.test_prove_training import IMAGES
+
+NONE = np.zeros(0, np.int64)
+
+
+def image_set() -> ImageSet:
+    """Pictures of which the places from 100 are test: two exact copies, a compressed one, one of a removed duplicate."""
+    pixels = scenes(120)
+    pixels[100], pixels[101] = pixels[7], pixels[50]
+    pixels[102] = compressed(pixels[20], 32)
+    labels = np.arange(120) % 2
+    return replace(
+        IMAGES, images=pixels, labels=labels, class_names=("a", "b"), paths=(), image_hashes=image_hashes(pixels)
+    )
+
+
+SPLIT = Split(np.arange(40), np.arange(60, 100), np.arange(100, 120), 0, "drawn", np.arange(40, 60))
+
+
+def test_a_twin_has_the_same_pixels_or_is_the_same_picture() -> None:
+    copies = Copies.sought(image_set(), SPLIT)
+    assert copies.pictures.can_tell
+    assert np.flatnonzero(copies.have_twins(SPLIT.test, trained_on(SPLIT))).tolist() == [0, 1, 2]
+    assert np.flatnonzero(copies.have_twins(SPLIT.test, SPLIT.train)).tolist() == [0, 2]  # 50 was taken out
+    assert copies.pairs(SPLIT.test, SPLIT.train) == [(100, 7, True), (102, 20, False)]
+    assert copies.pairs(np.array([101, 102]), trained_on(SPLIT)) == [(101, 50, True), (102, 20, False)]
+
+
+def test_where_pictures_are_too_much_alike_the_same_pixels_alone_count() -> None:
+    digits = load_images("digits", limit=60)
+    pixels = digits.images.copy()
+    pixels[50:53] = pixels[:3]
+    pixels[53] = pixels[6]
+    pixels[53, 0, 0, 0] ^= 1
+    images = replace(digits, images=pixels, image_hashes=image_hashes(pixels))
+    split = Split(np.arange(40), np.arange(40, 50), np.arange(50, 60), 0, "drawn", NONE)
+    copies = Copies.sought(images, split)
+    assert not copies.pictures.can_tell
+    assert copies.have_twins(split.test, split.train).tolist() == [True] * 3 + [False] * 7
+
+
+def test_the_file_names_every_pair_by_path_or_by_place(tmp_path: Path) -> None:
+    images = image_set()
+    write_copies(tmp_path, Copies.sought(images, SPLIT), SPLIT.test, SPLIT.train)
+    lines = (tmp_path / COPIES).read_text(encoding="utf-8").splitlines()
+    assert lines == ["test_image,training_image,same_pixels", "100,7,yes", "102,20,no"]
+    named = replace(images, paths=tuple(f"perro, año/{place}.png" for place in range(120)))
+    write_copies(tmp_path, Copies.sought(named, SPLIT), SPLIT.test, SPLIT.train)
+    lines = (tmp_path / COPIES).read_text(encoding="utf-8").splitlines()
+    assert lines[1:] == ['"perro, año/100.png","perro, año/7.png",yes', '"perro, año/102.png","perro, año/20.png",no']
+    write_copies(tmp_path, Copies.sought(images, SPLIT), np.arange(110, 120), SPLIT.train)
+    assert not (tmp_path / COPIES).exists()
+    write_copies(tmp_path, None, NONE, NONE)
+    assert not (tmp_path / COPIES).exists()
+
+
+def test_predictions_that_know_compressed_copies_by_heart_are_flattered(tmp_path: Path) -> None:
+    count = 400
+    pixels, rng = scenes(2 * count), np.random.default_rng(0)
+    test = np.arange(count, 2 * count)
+    copied = test[::4]
+    for place in copied:
+        pixels[place] = compressed(pixels[place - count], 32)
+    labels = np.arange(2 * count) % 2
+    data = tmp_path / "scenes.npz"
+    np.savez(data, X=pixels, y=labels, part=np.repeat(["train", "test"], count))
+    right = np.where(np.isin(test, copied), True, rng.random(count) < 0.6)
+    predicted = np.where(right, labels[test], 1 - labels[test])
+    found = headstart.diagnose(data, predictions=predicted, runs=tmp_path, language="en")
+    cause = next(one for one in found.causes if one["id"] == 16)
+    assert (cause["status"], cause["evidence"]["code"]) == ("proved", "copies-flatter")
+    assert cause["evidence"]["values"]["count"] == len(copied)
+    assert cause["evidence"]["values"]["without"] == round(float(right[~np.isin(test, copied)].mean()), 4)
+    assert found.record["accuracy"]["repaired"] == cause["evidence"]["values"]["without"]
+    lines = (found.folder / COPIES).read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + len(copied)
+    assert "copies.csv" in (found.folder / "report.html").read_text(encoding="utf-8")
