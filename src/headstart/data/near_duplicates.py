@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from headstart.data.preprocessing import pixels_only
+from headstart.files import read_rows
 from headstart.records import Booleans, Images, Indices, Preprocessing
 
 SIMILAR = 0.95
@@ -171,7 +172,7 @@ def _thumbnails(images: Images, indices: Indices) -> Images:
     small = np.empty((len(indices), _SIDE, _SIDE, 3), np.uint8)
     for first in range(0, len(indices), _BLOCK):
         part = slice(first, first + _BLOCK)
-        small[part] = pixels_only(images[indices[part]], Preprocessing(_SIDE))
+        small[part] = pixels_only(read_rows(images, indices[part]), Preprocessing(_SIDE))
     return small
 
 
