@@ -33,8 +33,12 @@ SPLIT = Split(np.arange(40), np.arange(60, 100), np.arange(100, 120), 0, "drawn"
 def test_a_twin_has_the_same_pixels_or_is_the_same_picture() -> None:
     copies = Copies.sought(image_set(), SPLIT)
     assert copies.pictures.can_tell
-    assert np.flatnonzero(copies.have_twins(SPLIT.test, trained_on(SPLIT))).tolist() == [0, 1, 2]
-    assert np.flatnonzero(copies.have_twins(SPLIT.test, SPLIT.train)).tolist() == [0, 2]  # 50 was taken out
+    found = copies.twins(SPLIT.test, trained_on(SPLIT))
+    assert np.flatnonzero(found.all).tolist() == [0, 1, 2]
+    assert np.flatnonzero(found.equal).tolist() == [0, 1]
+    assert (found.are_equal, found.could_be_told) == (False, True)
+    assert np.flatnonzero(copies.twins(SPLIT.test, SPLIT.train).all).tolist() == [0, 2]  # 50 was taken out
+    assert copies.twins(SPLIT.test[:2], trained_on(SPLIT)).are_equal
     assert copies.pairs(SPLIT.test, SPLIT.train) == [(100, 7, True), (102, 20, False)]
     assert copies.pairs(np.array([101, 102]), trained_on(SPLIT)) == [(101, 50, True), (102, 20, False)]
 
@@ -48,8 +52,9 @@ def test_where_pictures_are_too_much_alike_the_same_pixels_alone_count() -> None
     images = replace(digits, images=pixels, image_hashes=image_hashes(pixels))
     split = Split(np.arange(40), np.arange(40, 50), np.arange(50, 60), 0, "drawn", NONE)
     copies = Copies.sought(images, split)
-    assert not copies.pictures.can_tell
-    assert copies.have_twins(split.test, split.train).tolist() == [True] * 3 + [False] * 7
+    found = copies.twins(split.test, split.train)
+    assert not found.could_be_told
+    assert found.all.tolist() == [True] * 3 + [False] * 7
 
 
 def test_the_file_names_every_pair_by_path_or_by_place(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from headstart.analysis.diagnosis import Finding, best_meanings
+from headstart.diagnosis.copies import Twins
 from headstart.diagnosis.look_training import look_at_duplicates, look_at_labels
 from headstart.diagnosis.prove_predictions import (
     beside_curve,
@@ -83,47 +84,67 @@ def test_where_nothing_speaks_for_another_order_it_stays() -> None:
     assert best_meanings(confusion).tolist() == [1, 0, 2, 3]
 
 
+def _equal(copied: np.ndarray) -> Twins:
+    return Twins(copied, copied, could_be_told=True)
+
+
+def _alike(copied: np.ndarray) -> Twins:
+    return Twins(np.zeros_like(copied), copied, could_be_told=True)
+
+
 def test_duplicates_flatter_by_the_accuracy_that_goes_without_them() -> None:
-    seen = Finding(16, "suspected", "duplicates-across", {"count": 100, "share": 0.25})
     copied = np.arange(400) < 100
     learned = np.where(copied, True, np.arange(400) % 5 < 3)[None]
-    found = prove_duplicates(seen, learned, copied)
-    assert (found.status, found.code, found.apart) == ("proved", "duplicates-flatter", False)
-    assert found.points is not None
-    assert found.points.mean == pytest.approx(100 * (learned[0, ~copied].mean() - learned.mean()))
-    assert found.points.mean == pytest.approx(-10)
-    assert found.points.low < -10 < found.points.high < 0
-    assert found.values == {"count": 100, "share": 0.25, "accuracy": 0.7, "without": 0.6}
+    for twins, seen_as, proved_as in (
+        (_equal(copied), "duplicates-across", "duplicates-flatter"),
+        (_alike(copied), "copies-across", "copies-flatter"),
+    ):
+        seen = look_at_duplicates(twins)
+        assert (seen.status, seen.code, seen.values) == ("suspected", seen_as, {"count": 100, "share": 0.25})
+        found = prove_duplicates(seen, learned, twins)
+        assert (found.status, found.code, found.apart) == ("proved", proved_as, False)
+        assert found.points is not None
+        assert found.points.mean == pytest.approx(100 * (learned[0, ~copied].mean() - learned.mean()))
+        assert found.points.mean == pytest.approx(-10)
+        assert found.points.low < -10 < found.points.high < 0
+        assert found.values == {"count": 100, "share": 0.25, "accuracy": 0.7, "without": 0.6}
 
 
 def test_duplicates_that_are_no_easier_do_not_flatter() -> None:
-    seen = Finding(16, "suspected", "duplicates-across", {"count": 40, "share": 0.04})
     copied = np.arange(1000) < 40
     alike = (np.arange(1000) % 10 < 9)[None]
-    found = prove_duplicates(seen, alike, copied)
+    seen = look_at_duplicates(_equal(copied))
+    found = prove_duplicates(seen, alike, _equal(copied))
     assert found.status == "cleared"
     assert found.points is not None
     assert found.points.mean == pytest.approx(0, abs=1e-9)
-    assert prove_duplicates(replace(seen, code="copies-across"), alike, copied).code == "copies-flatter"
-    # Half a point, for certain: owed to copies of equal pixels, but perhaps to what else is easy in copies of another kind.
-    a_little = np.where(copied, True, np.arange(1000) % 10 < 9)[None]
-    assert prove_duplicates(seen, a_little, copied).status == "proved"
-    assert prove_duplicates(replace(seen, code="copies-across"), a_little, copied).status == "cleared"
-    assert prove_duplicates(seen, alike, np.zeros(1000, bool)) == seen
+    assert prove_duplicates(seen, alike, _equal(np.zeros(1000, bool))) == seen
     cleared = Finding(16, "cleared", "no-duplicates", {})
-    assert prove_duplicates(cleared, alike, copied) == cleared
+    assert prove_duplicates(cleared, alike, _equal(copied)) == cleared
+
+
+def test_less_than_a_point_counts_only_if_it_is_owed_to_the_same_pixels() -> None:
+    """Pictures that are no more than alike may be easier for a reason of their own."""
+    copied = np.arange(1000) < 40
+    learned = np.where(copied, True, np.arange(1000) % 10 < 9)[None]
+    both = Twins(copied, copied | (np.arange(1000) == 998), could_be_told=True)
+    found = [
+        prove_duplicates(look_at_duplicates(twins), learned, twins) for twins in (_equal(copied), both, _alike(copied))
+    ]
+    assert [one.status for one in found] == ["proved", "proved", "cleared"]
+    assert [one.code for one in found] == ["duplicates-flatter", "copies-flatter", "copies-flatter"]
+    assert all(one.points is not None and -1 < one.points.mean < one.points.high < 0 for one in found)
 
 
 def test_only_test_images_with_a_copy_in_train_count_as_duplicates() -> None:
     copied = np.zeros(200, bool)
-    assert look_at_duplicates(copied, pixels_alone=True).code == "no-duplicates"
+    assert look_at_duplicates(_equal(copied)).code == "no-copies"
+    assert look_at_duplicates(replace(_equal(copied), could_be_told=False)).code == "no-duplicates"
     copied[:2] = True
-    for pixels_alone, code in ((True, "duplicates-across"), (False, "copies-across")):
-        found = look_at_duplicates(copied, pixels_alone=pixels_alone)
-        assert (found.status, found.code, found.values) == ("suspected", code, {"count": 2, "share": 0.01})
+    found = look_at_duplicates(_equal(copied))
+    assert (found.status, found.code, found.values) == ("suspected", "duplicates-across", {"count": 2, "share": 0.01})
     copied[1] = False
-    found = look_at_duplicates(copied, pixels_alone=False)
-    assert (found.status, found.code) == ("cleared", "no-copies")  # too few to flatter
+    assert look_at_duplicates(_equal(copied)).status == "cleared"  # too few to flatter
 
 
 def test_predictions_that_are_not_the_network_s_are_suspected() -> None:

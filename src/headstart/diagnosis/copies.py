@@ -17,6 +17,26 @@ COPIES = "copies.csv"
 
 
 @dataclass(frozen=True)
+class Twins:
+    """Which test images have a copy among the training images, `(n,) bool`.
+
+    Attributes:
+        equal: with the same pixels.
+        all: with the same pixels, or of the same picture.
+        could_be_told: whether copies whose pixels differ can be told from different pictures in these data.
+    """
+
+    equal: Booleans
+    all: Booleans
+    could_be_told: bool
+
+    @property
+    def are_equal(self) -> bool:
+        """Whether all of them have the same pixels."""
+        return bool((self.equal == self.all).all())
+
+
+@dataclass(frozen=True)
 class Copies:
     """What the test images have copies of, in the rest of the data: the same pixels, or the same picture.
 
@@ -31,11 +51,11 @@ class Copies:
         """Look for copies of all test images among all others."""
         return cls(images, find_same_pictures(images.images, split.test, trained_on(split)))
 
-    def have_twins(self, part: Indices, others: Indices) -> Booleans:
-        """Which images of a part of test have a copy among others, `(n,) bool`."""
+    def twins(self, part: Indices, others: Indices) -> Twins:
+        """Which images of a part of test have a copy among others."""
         hashes = self.images.image_hashes
-        found: Booleans = np.isin(hashes[part], hashes[others]) | self.pictures.among(part, others)
-        return found
+        equal: Booleans = np.isin(hashes[part], hashes[others])
+        return Twins(equal, equal | self.pictures.among(part, others), self.pictures.can_tell)
 
     def pairs(self, part: Indices, others: Indices) -> list[tuple[int, int, bool]]:
         """Every image of a part of test with each of its copies, both as places in the data, and whether their pixels are the same."""

@@ -104,7 +104,7 @@ def _look_at_test(
     seen = [
         first_seen(look_at_loss(evidence.loss, scores, classes), look_at_loss_curve(evidence.history, classes)),
         beside_curve(order, predicted, labels, val),
-        look_at_duplicates(copies.have_twins(split.test, trained_on(split)), pixels_alone=not copies.pictures.can_tell),
+        look_at_duplicates(copies.twins(split.test, trained_on(split))),
         look_at_selection(evidence.history, scores, predicted == labels, labels),
     ]
     return seen, relabelled

@@ -143,7 +143,7 @@ def without_twins(judged: Judged, copies: Copies | None, trained: Indices) -> Ju
     """The same without the test images that have a copy among those that the failing pipeline was trained on."""
     if copies is None:
         return judged
-    alone = ~copies.have_twins(judged.part, trained)
+    alone = ~copies.twins(judged.part, trained).all
     if not alone.any():
         return judged
     return _judged(judged.correct[:, alone], judged.labels, judged.part[alone], judged.trained)
@@ -158,10 +158,10 @@ def with_duplicates(examination: Examination, failing: Judged) -> Examination:
     """
     if examination.copies is None:
         return examination
-    copied = examination.copies.have_twins(failing.part, failing.trained)
+    twins = examination.copies.twins(failing.part, failing.trained)
     finding = next(finding for finding in examination.findings if finding.cause == 16)
     correct = failing.correct if examination.relabelled is None else examination.relabelled
-    return examination.with_findings([prove_duplicates(finding, correct, copied)])
+    return examination.with_findings([prove_duplicates(finding, correct, twins)])
 
 
 def as_probe(recipe: Recipe) -> Recipe:

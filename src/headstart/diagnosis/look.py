@@ -143,7 +143,7 @@ def look(subject: Subject, images: ImageSet, split: Split) -> Looked:
         gap if gap.status != "could-not-look" else _own_gap(subject, predictions, images, split),
         first_seen(look_at_loss(evidence.loss, outputs, classes), look_at_loss_curve(evidence.history, classes)),
         look_at_labels(predicted, labels, classes),
-        look_at_duplicates(copies.have_twins(split.test, learned), pixels_alone=not copies.pictures.can_tell),
+        look_at_duplicates(copies.twins(split.test, learned)),
         _selection(subject, predictions, predicted, images, split),
         look_at_overlap(subject, images),
         look_at_augmentation(subject, example),

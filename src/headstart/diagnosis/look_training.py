@@ -10,11 +10,12 @@ import torch
 
 from headstart.analysis.diagnosis import Finding, best_assignment
 from headstart.analysis.metrics import confusion_matrix
+from headstart.diagnosis.copies import Twins
 from headstart.diagnosis.flat_colours import measure_flat_colours
 from headstart.diagnosis.subject import Loss, Prepare, Subject
 from headstart.errors import UsageError
 from headstart.models.weights import read_weights_file
-from headstart.records import Booleans, Images, ImageSet, Indices, Labels
+from headstart.records import Images, ImageSet, Indices, Labels
 
 _PERMUTED = 0.10  # chosen: points gained by the best relabelling; from chance alone it gains less with 10 or more images a class
 _LOSS_FLOOR = 0.1  # chosen: share of ln(classes) below which a perfect answer's loss must lie
@@ -160,18 +161,17 @@ def look_at_labels(predicted: npt.NDArray[np.int64] | None, labels: Labels, clas
     return Finding(15, "cleared", "labels-in-order", {})
 
 
-def look_at_duplicates(copied: Booleans, *, pixels_alone: bool) -> Finding:
+def look_at_duplicates(twins: Twins) -> Finding:
     """Cause 16: how many test images have a copy among those that the network was trained on.
 
     Args:
-        copied: `(n,) bool`, of the test images.
-        pixels_alone: whether only copies with the same pixels count, since these pictures are all alike.
+        twins: of the test images.
     """
-    count = int(copied.sum())
-    values = {"count": count, "share": round(count / max(len(copied), 1), 4)}
-    if count and count >= _DUPLICATED * len(copied):
-        return Finding(16, "suspected", "duplicates-across" if pixels_alone else "copies-across", values)
-    return Finding(16, "cleared", "no-duplicates" if pixels_alone else "no-copies", values)
+    count = int(twins.all.sum())
+    values = {"count": count, "share": round(count / max(len(twins.all), 1), 4)}
+    if count and count >= _DUPLICATED * len(twins.all):
+        return Finding(16, "suspected", "duplicates-across" if twins.are_equal else "copies-across", values)
+    return Finding(16, "cleared", "no-copies" if twins.could_be_told else "no-duplicates", values)
 
 
 def look_at_overlap(subject: Subject, images: ImageSet) -> Finding:

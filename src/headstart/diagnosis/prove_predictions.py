@@ -8,6 +8,7 @@ import numpy.typing as npt
 from headstart.analysis.diagnosis import LEAST_POINTS, Finding, best_meanings, judged
 from headstart.analysis.metrics import confusion_matrix
 from headstart.analysis.statistics import Estimate, gap_estimate, paired_difference, wilson
+from headstart.diagnosis.copies import Twins
 from headstart.randomness import generator
 from headstart.records import Booleans, Labels, Logits
 
@@ -116,35 +117,43 @@ def beside_curve(finding: Finding, predicted: Classes, labels: Labels, val: floa
     return replace(finding, status="suspected", code="far-below-curve", values=values)
 
 
-def prove_duplicates(finding: Finding, correct: Booleans, copied: Booleans) -> Finding:
+def prove_duplicates(finding: Finding, correct: Booleans, twins: Twins) -> Finding:
     """Cause 16: accuracy on all test images against that without those that have a copy in train.
 
     The copies' share times what they are easier by. The points are negative, since repairing this takes them away: they were not
-    deserved. Of copies with the same pixels they count whatever their size, if they are there for certain; where others are among
-    them, which may be easier for a reason of their own (a plain background), from one point.
+    deserved. If they are there for certain, those of copies with the same pixels count whatever their size; others, which may be easier
+    for a reason of their own (a plain background), from one point.
 
     Args:
         finding: from the look.
         correct: `(S, n) bool`, of the test images.
-        copied: `(n,) bool`, those with a copy among the images that the network was trained on.
+        twins: of them, those with a copy among the images that the network was trained on.
     """
-    if finding.status != "suspected" or not copied.any() or copied.all():
+    points = _added(correct, twins.all)
+    if finding.status != "suspected" or points is None:
         return finding
-    easier = gap_estimate(list(correct[:, copied]), list(correct[:, ~copied]))
-    share = float(copied.mean())
-    mean, low, high = (-100 * share * value for value in (easier.mean, easier.high, easier.low))
     values = {
-        "count": int(copied.sum()),
-        "share": round(share, 4),
+        "count": int(twins.all.sum()),
+        "share": round(float(twins.all.mean()), 4),
         "accuracy": round(float(correct.mean()), 4),
-        "without": round(float(correct[:, ~copied].mean()), 4),
+        "without": round(float(correct[:, ~twins.all].mean()), 4),
     }
-    pixels_alone = finding.code == "duplicates-across"
-    code = "duplicates-flatter" if pixels_alone else "copies-flatter"
-    measured = replace(finding, code=code, values=values, points=Estimate(mean, low, high, easier.method))
-    if high < 0 and (pixels_alone or mean <= -LEAST_POINTS):
+    code = "duplicates-flatter" if twins.are_equal else "copies-flatter"
+    measured = replace(finding, code=code, values=values, points=points)
+    of_equal = _added(correct, twins.equal)
+    counts = points.mean <= -LEAST_POINTS or (of_equal is not None and of_equal.high < 0)
+    if points.high < 0 and counts:
         return replace(measured, status="proved")
-    return replace(measured, status="cleared") if low > -LEAST_POINTS else measured
+    return replace(measured, status="cleared") if points.low > -LEAST_POINTS else measured
+
+
+def _added(correct: Booleans, copied: Booleans) -> Estimate | None:
+    """The points, below zero, that go with these test images; `None` where there are none of them, or no others."""
+    if not copied.any() or copied.all():
+        return None
+    easier = gap_estimate(list(correct[:, copied]), list(correct[:, ~copied]))
+    mean, low, high = (-100 * float(copied.mean()) * value for value in (easier.mean, easier.high, easier.low))
+    return Estimate(mean, low, high, easier.method)
 
 
 def in_points(share: Estimate) -> Estimate:
