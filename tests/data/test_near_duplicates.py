@@ -71,6 +71,17 @@ def test_copies_within_a_set_are_found_by_standing_out() -> None:
     assert found.among(np.arange(110, 115), np.arange(95)).tolist() == [False] * 5
 
 
+def test_a_set_whose_images_nearly_all_have_copies_is_not_taken_for_one_of_pictures_that_are_alike() -> None:
+    """As where every photograph was augmented into a file of its own before the split."""
+    images = scenes(200)
+    for place in range(150, 195):
+        images[place] = compressed(images[place - 150], 32)
+    found = find_same_pictures(images, np.arange(150, 200), np.arange(150))
+    assert found.can_tell
+    assert found.judged.tolist() == list(range(150, 195))
+    assert found.others.tolist() == list(range(45))
+
+
 def test_pictures_of_one_kind_that_are_all_alike_are_no_copies() -> None:
     """Small things before a sky: they correlate at 0.9 and more, each with many."""
     images = scenes(160)

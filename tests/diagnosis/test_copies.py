@@ -43,6 +43,15 @@ def test_a_twin_has_the_same_pixels_or_is_the_same_picture() -> None:
     assert copies.pairs(np.array([101, 102]), trained_on(SPLIT)) == [(101, 50, True), (102, 20, False)]
 
 
+def test_of_blank_images_no_more_than_fifty_copies_are_named() -> None:
+    pixels = np.zeros((200, 32, 32, 3), np.uint8)
+    images = replace(image_set(), images=pixels, labels=np.zeros(200, np.int64), image_hashes=image_hashes(pixels))
+    split = Split(np.arange(180), NONE, np.arange(180, 200), 0, "drawn", NONE)
+    copies = Copies.sought(images, split)
+    assert len(copies.pairs(split.test, split.train)) == 20 * 50
+    assert copies.twins(split.test, split.train).all.all()
+
+
 def test_where_pictures_are_too_much_alike_the_same_pixels_alone_count() -> None:
     digits = load_images("digits", limit=60)
     pixels = digits.images.copy()

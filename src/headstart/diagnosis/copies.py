@@ -16,6 +16,9 @@ COPIES = "copies.csv"
 """Beside `diagnosis.json`: each test image that has copies in train, with these."""
 
 
+_MOST_NAMED = 50  # chosen: of blank images every one is a copy of every other
+
+
 @dataclass(frozen=True)
 class Twins:
     """Which test images have a copy among the training images, `(n,) bool`.
@@ -58,12 +61,13 @@ class Copies:
         return Twins(equal, equal | self.pictures.among(part, others), self.pictures.can_tell)
 
     def pairs(self, part: Indices, others: Indices) -> list[tuple[int, int, bool]]:
-        """Every image of a part of test with each of its copies, both as places in the data, and whether their pixels are the same."""
+        """Every image of a part of test with its copies, fifty of equal pixels at most: both as places in the data, and whether their
+        pixels are the same."""
         hashes = self.images.image_hashes
         equal: dict[str, list[int]] = {}
         for place in others.tolist():
             equal.setdefault(hashes[place], []).append(place)
-        found = {(one, other): True for one in part.tolist() for other in equal.get(hashes[one], [])}
+        found = {(one, other): True for one in part.tolist() for other in equal.get(hashes[one], [])[:_MOST_NAMED]}
         wanted = np.isin(self.pictures.judged, part) & np.isin(self.pictures.others, others)
         for one, other in zip(
             self.pictures.judged[wanted].tolist(), self.pictures.others[wanted].tolist(), strict=True
