@@ -8,7 +8,7 @@ import numpy as np
 import headstart
 from headstart.data.fingerprint import image_hashes
 from headstart.data.sources import load_images
-from headstart.diagnosis.copies import COPIES, Copies, trained_on, write_copies
+from headstart.diagnosis.copies import COPIES, Copies, every_other, write_copies
 from headstart.records import ImageSet, Split
 from tests.data.test_near_duplicates import compressed, scenes
 from tests.diagnosis.test_prove_training import IMAGES
@@ -31,25 +31,24 @@ SPLIT = Split(np.arange(40), np.arange(60, 100), np.arange(100, 120), 0, "drawn"
 
 
 def test_a_twin_has_the_same_pixels_or_is_the_same_picture() -> None:
-    copies = Copies.sought(image_set(), SPLIT)
-    assert copies.pictures.can_tell
-    found = copies.twins(SPLIT.test, trained_on(SPLIT))
-    assert np.flatnonzero(found.all).tolist() == [0, 1, 2]
+    copies = Copies.sought(image_set(), SPLIT, every_other(SPLIT))
+    found = copies.twins(SPLIT.test, every_other(SPLIT))
+    assert np.flatnonzero(found.alike).tolist() == [0, 1, 2]
     assert np.flatnonzero(found.equal).tolist() == [0, 1]
     assert (found.are_equal, found.could_be_told) == (False, True)
-    assert np.flatnonzero(copies.twins(SPLIT.test, SPLIT.train).all).tolist() == [0, 2]  # 50 was taken out
-    assert copies.twins(SPLIT.test[:2], trained_on(SPLIT)).are_equal
-    assert copies.pairs(SPLIT.test, SPLIT.train) == [(100, 7, True), (102, 20, False)]
-    assert copies.pairs(np.array([101, 102]), trained_on(SPLIT)) == [(101, 50, True), (102, 20, False)]
+    assert np.flatnonzero(copies.twins(SPLIT.test, SPLIT.train).alike).tolist() == [0, 2]  # 50 was taken out
+    assert copies.twins(SPLIT.test[:2], every_other(SPLIT)).are_equal
+    assert copies.pairs() == [(100, 7, True), (101, 50, True), (102, 20, False)]
+    assert Copies.sought(image_set(), SPLIT, SPLIT.train).pairs() == [(100, 7, True), (102, 20, False)]
 
 
 def test_of_blank_images_no_more_than_fifty_copies_are_named() -> None:
     pixels = np.zeros((200, 32, 32, 3), np.uint8)
     images = replace(image_set(), images=pixels, labels=np.zeros(200, np.int64), image_hashes=image_hashes(pixels))
     split = Split(np.arange(180), NONE, np.arange(180, 200), 0, "drawn", NONE)
-    copies = Copies.sought(images, split)
-    assert len(copies.pairs(split.test, split.train)) == 20 * 50
-    assert copies.twins(split.test, split.train).all.all()
+    copies = Copies.sought(images, split, split.train)
+    assert len(copies.pairs()) == 20 * 50
+    assert copies.twins(split.test, split.train).alike.all()
 
 
 def test_where_pictures_are_too_much_alike_the_same_pixels_alone_count() -> None:
@@ -60,24 +59,24 @@ def test_where_pictures_are_too_much_alike_the_same_pixels_alone_count() -> None
     pixels[53, 0, 0, 0] ^= 1
     images = replace(digits, images=pixels, image_hashes=image_hashes(pixels))
     split = Split(np.arange(40), np.arange(40, 50), np.arange(50, 60), 0, "drawn", NONE)
-    copies = Copies.sought(images, split)
+    copies = Copies.sought(images, split, split.train)
     found = copies.twins(split.test, split.train)
     assert not found.could_be_told
-    assert found.all.tolist() == [True] * 3 + [False] * 7
+    assert found.alike.tolist() == [True] * 3 + [False] * 7
 
 
 def test_the_file_names_every_pair_by_path_or_by_place(tmp_path: Path) -> None:
     images = image_set()
-    write_copies(tmp_path, Copies.sought(images, SPLIT), SPLIT.test, SPLIT.train)
+    write_copies(tmp_path, Copies.sought(images, SPLIT, SPLIT.train))
     lines = (tmp_path / COPIES).read_text(encoding="utf-8").splitlines()
     assert lines == ["test_image,training_image,same_pixels", "100,7,yes", "102,20,no"]
     named = replace(images, paths=tuple(f"perro, año/{place}.png" for place in range(120)))
-    write_copies(tmp_path, Copies.sought(named, SPLIT), SPLIT.test, SPLIT.train)
+    write_copies(tmp_path, Copies.sought(named, SPLIT, SPLIT.train))
     lines = (tmp_path / COPIES).read_text(encoding="utf-8").splitlines()
     assert lines[1:] == ['"perro, año/100.png","perro, año/7.png",yes', '"perro, año/102.png","perro, año/20.png",no']
-    write_copies(tmp_path, Copies.sought(images, SPLIT), np.arange(110, 120), SPLIT.train)
+    write_copies(tmp_path, Copies.sought(images, replace(SPLIT, test=np.arange(110, 120)), SPLIT.train))
     assert not (tmp_path / COPIES).exists()
-    write_copies(tmp_path, None, NONE, NONE)
+    write_copies(tmp_path, None)
     assert not (tmp_path / COPIES).exists()
 
 
@@ -101,4 +100,17 @@ def test_predictions_that_know_compressed_copies_by_heart_are_flattered(tmp_path
     assert found.record["accuracy"]["repaired"] == cause["evidence"]["values"]["without"]
     lines = (found.folder / COPIES).read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + len(copied)
-    assert "copies.csv" in (found.folder / "report.html").read_text(encoding="utf-8")
+    assert found.record["repair"]["copies"] == COPIES
+    assert COPIES in (found.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_where_there_are_no_copies_no_file_of_them_is_spoken_of(tmp_path: Path) -> None:
+    pixels, labels = scenes(200), np.arange(200) % 2
+    data = tmp_path / "scenes.npz"
+    np.savez(data, X=pixels, y=labels, part=np.repeat(["train", "test"], 100))
+    curve = {"loss": [0.7, 0.6], "accuracy": [0.5, 0.6], "val_loss": [0.7, 0.6], "val_accuracy": [0.5, 0.6]}
+    for given in ({"predictions": labels[100:]}, {"history": curve}):
+        found = headstart.diagnose(data, runs=tmp_path, language="en", **given)
+        assert found.record["repair"]["copies"] is None
+        assert not (found.folder / COPIES).exists()
+        assert COPIES not in (found.folder / "report.html").read_text(encoding="utf-8")

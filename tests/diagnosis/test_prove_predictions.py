@@ -13,6 +13,7 @@ from headstart.diagnosis.prove_predictions import (
     prove_duplicates,
     prove_order,
     prove_own_order,
+    proved_twins,
 )
 
 
@@ -132,8 +133,21 @@ def test_less_than_a_point_counts_only_if_it_is_owed_to_the_same_pixels() -> Non
         prove_duplicates(look_at_duplicates(twins), learned, twins) for twins in (_equal(copied), both, _alike(copied))
     ]
     assert [one.status for one in found] == ["proved", "proved", "cleared"]
-    assert [one.code for one in found] == ["duplicates-flatter", "copies-flatter", "copies-flatter"]
+    assert [one.code for one in found] == ["duplicates-flatter", "duplicates-flatter", "copies-flatter"]
     assert all(one.points is not None and -1 < one.points.mean < one.points.high < 0 for one in found)
+
+
+def test_copies_of_equal_pixels_count_also_where_others_hide_what_they_add() -> None:
+    equal = np.arange(1000) < 40
+    alike = np.arange(1000) < 60
+    learned = np.where(equal, True, np.where(alike, np.arange(1000) % 2 == 0, np.arange(1000) % 10 < 9))[None]
+    twins = Twins(equal, alike, could_be_told=True)
+    seen = look_at_duplicates(twins)
+    found = prove_duplicates(seen, learned, twins)
+    assert (seen.code, found.status, found.code) == ("copies-across", "proved", "duplicates-flatter")
+    assert found.values["count"] == 40
+    assert np.array_equal(proved_twins(found, twins), equal)
+    assert np.array_equal(proved_twins(replace(found, code="copies-flatter"), twins), alike)
 
 
 def test_only_test_images_with_a_copy_in_train_count_as_duplicates() -> None:

@@ -97,7 +97,7 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "far-below-curve": {"accuracy": 0.104, "val": 0.853},
     "no-predictions": {},
     "copies-across": {"count": 306, "share": 0.0306},
-    "copies-flatter": {"count": 306, "share": 0.0306, "accuracy": 0.871, "without": 0.862},
+    "copies-flatter": {"count": 306, "share": 0.0306, "accuracy": 0.871, "without": 0.868},
     "no-copies": {"count": 7, "share": 0.0007},
     "duplicates-across": {"count": 325, "share": 0.0325},
     "duplicates-flatter": {"count": 325, "share": 0.0325, "accuracy": 0.871, "without": 0.862},
@@ -339,6 +339,7 @@ def classroom_diagnosis() -> dict[str, Any]:
         },
         "repair": {
             "toml": "repaired.toml",
+            "copies": "copies.csv",
             "changes": [
                 {"cause": 1, "code": "resize", "values": REPAIRS["resize"]},
                 {"cause": 3, "code": "range", "values": REPAIRS["range"]},

@@ -181,6 +181,8 @@ def print_diagnosis(console: Console, texts: Texts, found: "Diagnosis") -> None:
     console.print()
     console.print(diagnosis_text(found.record, texts), highlight=False)
     console.print(texts.get("cli.report_at", path=str(found.paths.html)), markup=False, soft_wrap=True)
+    if copies := found.record["repair"].get("copies"):
+        console.print(texts.get("cli.copies_at", path=str(found.folder / copies)), markup=False, soft_wrap=True)
     toml = found.record["repair"]["toml"]
     command = compare_command(found.record, str(found.folder / toml)) if toml is not None else ""
     if command:

@@ -1,4 +1,4 @@
-"""Near duplicates: the same photograph, resized, compressed anew, in other light or mirrored.
+"""Near duplicates: the same photograph, resized, compressed anew, brightened or darkened, or mirrored.
 
 Exact duplicates have equal hashes; a photograph that came into the data by different ways has not. Images are brought to
 16 x 16 px, each is centred and scaled to length one, and the correlation of a pair is the product of the two.
@@ -29,12 +29,13 @@ _STANDS_OUT, _BACKGROUND = 0.25, 50
 """A copy's distance, `1 - correlation`, is at most this share of that of the fiftieth nearest image (of the nearest tenth of them, where
 that is nearer); so up to 49 copies of an image are found."""
 
-_ALL_ALIKE, _SAMPLED = 0.7, 500
-"""Where the fiftieth nearest of most images (looked at on so many) is as near as that, pictures are all alike; chosen between measured
-medians: CIFAR-10 0.40 to 0.64, in gray to 0.66, Tiny ImageNet 0.62, digits 0.79 to 0.86, growing with their number (docs/log.md)."""
+_ALL_ALIKE, _SAMPLED = 0.7, (500, 5000)
+"""Where the fiftieth nearest of most images is as near as that, pictures are all alike; looked at on so many images, among so many
+others. Chosen between measured medians, which grow with the number of others: CIFAR-10 among 100 to 20,000 0.40 to 0.63, in gray 0.43 to
+0.66; digits among 50 to 1,500 0.79 to 0.86 (docs/log.md)."""
 
-_FEWEST = 20  # chosen: among fewer images nothing is a background to stand out from
-_COARSE_SIDE = 8  # where most pairs are ruled out: copies are more alike there than at 16 px (docs/log.md)
+_FEWEST = 50  # chosen: among fewer images nothing is a background to stand out from
+_COARSE_SIDE = 8  # where most pairs are ruled out; of the copies looked at (docs/log.md) none was below 0.91 there
 _SIDE = 16
 _BLOCK = 2048  # of both sides: 2048 x 2048 float32 correlations are 17 MB
 _FLAT = 1e-6
@@ -101,7 +102,8 @@ class SamePictures:
 def find_same_pictures(images: Images, judged: Indices, others: Indices) -> SamePictures:
     """Find the images that have a copy of another size, compression, light or direction among others of their set.
 
-    A copy that was cropped or turned is not found, nor one of an image with fifty copies.
+    A copy that was cropped or turned is not found, nor one of an image with fifty copies. Frames of a film and pictures of a series may
+    be as much alike as copies are, and are found, too.
 
     Args:
         images: `(N, S, S, 3) uint8`.
@@ -113,8 +115,7 @@ def find_same_pictures(images: Images, judged: Indices, others: Indices) -> Same
         return SamePictures(nothing, nothing, can_tell=False)
     wanted, against = _thumbnails(images, judged), _thumbnails(images, others)
     background = min(_BACKGROUND, max(len(others) // 10, 2))
-    some = np.linspace(0, len(judged) - 1, min(len(judged), _SAMPLED)).astype(np.int64)
-    if float(np.median(_nearest(wanted[some], against, background)[0][:, -1])) >= _ALL_ALIKE:
+    if _are_all_alike(wanted, against):
         return SamePictures(nothing, nothing, can_tell=False)
     candidates = np.flatnonzero(_most_alike(wanted, against) >= _ALIKE)
     if not len(candidates):
@@ -123,6 +124,17 @@ def find_same_pictures(images: Images, judged: Indices, others: Indices) -> Same
     stands_out = (1 - correlation) <= _STANDS_OUT * (1 - correlation[:, -1:])
     rows, columns = np.nonzero((correlation >= _ALIKE) & stands_out)
     return SamePictures(judged[candidates[rows]], others[place[rows, columns]], can_tell=True)
+
+
+def _are_all_alike(wanted: Images, against: Images) -> bool:
+    """Whether most pictures have many others that are much alike; looked at on some, so that it does not depend on how many there are."""
+    few, others = (_evenly_spaced(one, most) for one, most in ((wanted, _SAMPLED[0]), (against, _SAMPLED[1])))
+    correlation, _ = _nearest(few, others, min(_BACKGROUND, max(len(others) // 10, 2)))
+    return float(np.median(correlation[:, -1])) >= _ALL_ALIKE
+
+
+def _evenly_spaced(thumbnails: Images, most: int) -> Images:
+    return thumbnails[np.linspace(0, len(thumbnails) - 1, min(len(thumbnails), most)).astype(np.int64)]
 
 
 def _most_alike(wanted: Images, against: Images) -> npt.NDArray[np.float32]:
@@ -142,10 +154,13 @@ def _nearest(wanted: Images, against: Images, count: int) -> tuple[npt.NDArray[n
     place = torch.zeros((len(wanted), count), dtype=torch.int64)
     signatures = _Halves.of(_unit_rows(wanted), _SIDE)
     for first in range(0, len(against), _BLOCK):
-        found = signatures.correlations(_Halves.of(_unit_rows(against[first : first + _BLOCK]), _SIDE))
-        places = torch.arange(first, first + found.shape[1]).expand(len(wanted), -1)
-        correlation, order = torch.cat([correlation, found], 1).topk(count, dim=1)
-        place = torch.cat([place, places], 1).gather(1, order)
+        block = _Halves.of(_unit_rows(against[first : first + _BLOCK]), _SIDE)
+        for start in range(0, len(wanted), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            found = signatures.rows(part).correlations(block)
+            found, order = found.topk(min(count, found.shape[1]), dim=1)
+            correlation[part], chosen = torch.cat([correlation[part], found], 1).topk(count, dim=1)
+            place[part] = torch.cat([place[part], order + first], 1).gather(1, chosen)
     return correlation.numpy(), place.numpy()
 
 

@@ -132,7 +132,7 @@ def _repaired_beside(
         recipe = cured.with_changes(backbone=findable_name(training.backbone, training.weights_dir))
     better = judge_trial(second, split) if second is not None else judged
     if 16 in proved:
-        better = without_twins(better, examination.copies, judged.trained)
+        better = without_twins(better, examination, judged.trained)
     opponent = training.trial(opponent_recipe(images, split)) if training.against_scratch else None
     transfer = judge_trial(second or first, split)
     examination = with_scratch(examination, scratch, transfer, len(images.class_names), opponent)

@@ -13,8 +13,7 @@ from headstart.files import write_text
 from headstart.records import Booleans, ImageSet, Indices, Split
 
 COPIES = "copies.csv"
-"""Beside `diagnosis.json`: each test image that has copies in train, with these."""
-
+"""Beside `diagnosis.json`: each test image that has copies among the training images, and its copies."""
 
 _MOST_NAMED = 50  # chosen: of blank images every one is a copy of every other
 
@@ -25,34 +24,40 @@ class Twins:
 
     Attributes:
         equal: with the same pixels.
-        all: with the same pixels, or of the same picture.
+        alike: with the same pixels, or of the same picture.
         could_be_told: whether copies whose pixels differ can be told from different pictures in these data.
     """
 
     equal: Booleans
-    all: Booleans
+    alike: Booleans
     could_be_told: bool
 
     @property
     def are_equal(self) -> bool:
         """Whether all of them have the same pixels."""
-        return bool((self.equal == self.all).all())
+        return bool((self.equal == self.alike).all())
 
 
 @dataclass(frozen=True)
 class Copies:
-    """What the test images have copies of, in the rest of the data: the same pixels, or the same picture.
+    """What the test images have copies of: the same pixels, or the same picture.
 
-    `pictures` are the pairs that are alike, whether their pixels are the same or not.
+    Attributes:
+        images: the set.
+        test: `(t,) int64`, the test images.
+        trained: `(n,) int64`, the images that the network was trained on, as far as that is known.
+        pictures: pairs of a test image and any other that are alike, whether their pixels are the same or not.
     """
 
     images: ImageSet
+    test: Indices
+    trained: Indices
     pictures: SamePictures
 
     @classmethod
-    def sought(cls, images: ImageSet, split: Split) -> Self:
+    def sought(cls, images: ImageSet, split: Split, trained: Indices) -> Self:
         """Look for copies of all test images among all others."""
-        return cls(images, find_same_pictures(images.images, split.test, trained_on(split)))
+        return cls(images, split.test, trained, find_same_pictures(images.images, split.test, every_other(split)))
 
     def twins(self, part: Indices, others: Indices) -> Twins:
         """Which images of a part of test have a copy among others."""
@@ -60,33 +65,34 @@ class Copies:
         equal: Booleans = np.isin(hashes[part], hashes[others])
         return Twins(equal, equal | self.pictures.among(part, others), self.pictures.can_tell)
 
-    def pairs(self, part: Indices, others: Indices) -> list[tuple[int, int, bool]]:
-        """Every image of a part of test with its copies, fifty of equal pixels at most: both as places in the data, and whether their
-        pixels are the same."""
+    def pairs(self) -> list[tuple[int, int, bool]]:
+        """Name the copies of every test image among the training images, fifty of equal pixels at most.
+
+        Returns:
+            The two places in the set, and whether the pixels are the same; in the order of the places.
+        """
         hashes = self.images.image_hashes
         equal: dict[str, list[int]] = {}
-        for place in others.tolist():
+        for place in self.trained.tolist():
             equal.setdefault(hashes[place], []).append(place)
-        found = {(one, other): True for one in part.tolist() for other in equal.get(hashes[one], [])[:_MOST_NAMED]}
-        wanted = np.isin(self.pictures.judged, part) & np.isin(self.pictures.others, others)
-        for one, other in zip(
-            self.pictures.judged[wanted].tolist(), self.pictures.others[wanted].tolist(), strict=True
-        ):
-            found.setdefault((one, other), False)
-        return [(*pair, same) for pair, same in sorted(found.items())]
+        same = {(one, other) for one in self.test.tolist() for other in equal.get(hashes[one], [])[:_MOST_NAMED]}
+        trained_on = np.isin(self.pictures.others, self.trained)
+        judged, others = (places[trained_on].tolist() for places in (self.pictures.judged, self.pictures.others))
+        alike = {pair for pair in zip(judged, others, strict=True) if hashes[pair[0]] != hashes[pair[1]]}
+        return sorted([(*pair, True) for pair in same] + [(*pair, False) for pair in alike])
 
 
-def trained_on(split: Split) -> Indices:
-    """What whoever trains on the data as it is trains on: all but test; the duplicates that we take out stay in."""
+def every_other(split: Split) -> Indices:
+    """All images but test, duplicates that we take out included: what somebody trains on who takes the data as they are."""
     return np.concatenate([split.train, split.val, split.removed_duplicates])
 
 
-def write_copies(folder: Path, copies: Copies | None, part: Indices, trained: Indices) -> None:
-    """Write `copies.csv` of the judged test images into the folder of a diagnosis, if there are copies; otherwise none stays there.
+def write_copies(folder: Path, copies: Copies | None) -> None:
+    """Write `copies.csv` into the folder of a diagnosis, if there are copies; otherwise none stays there.
 
-    Images are named by their paths, or where the source has no files by their places in it, counted from 0.
+    Images are named by their paths, or where the source has no files by their places in the set, counted from 0.
     """
-    pairs = copies.pairs(part, trained) if copies is not None else []
+    pairs = copies.pairs() if copies is not None else []
     (folder / COPIES).unlink(missing_ok=True)  # of an earlier diagnosis
     if copies is None or not pairs:
         return

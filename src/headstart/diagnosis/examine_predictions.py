@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.analysis.diagnosis import CATALOGUE, Finding, ranked
-from headstart.diagnosis.copies import Copies, trained_on
+from headstart.diagnosis.copies import Copies, every_other
 from headstart.diagnosis.examination import Examination
 from headstart.diagnosis.look_history import (
     first_seen,
@@ -55,7 +55,7 @@ def examine_predictions(evidence: Evidence, images: ImageSet, split: Split) -> E
         seen.append(look_at_loss_curve(evidence.history, classes))
     else:
         predicted = predicted_classes(evidence.predictions, split.test, len(images.labels), classes)
-        copies = Copies.sought(images, split)
+        copies = Copies.sought(images, split, every_other(split))
         of_test, relabelled = _look_at_test(evidence, evidence.predictions, predicted, copies, split)
         seen += of_test
         order = next(one for one in of_test if one.cause == 15)
@@ -104,7 +104,7 @@ def _look_at_test(
     seen = [
         first_seen(look_at_loss(evidence.loss, scores, classes), look_at_loss_curve(evidence.history, classes)),
         beside_curve(order, predicted, labels, val),
-        look_at_duplicates(copies.twins(split.test, trained_on(split))),
+        look_at_duplicates(copies.twins(copies.test, copies.trained)),
         look_at_selection(evidence.history, scores, predicted == labels, labels),
     ]
     return seen, relabelled

@@ -8,14 +8,14 @@ import torch
 
 from headstart.analysis.diagnosis import Cell, Finding
 from headstart.analysis.statistics import Estimate, bootstrap_accuracy, paired_difference
-from headstart.diagnosis.copies import Copies, trained_on
+from headstart.diagnosis.copies import every_other
 from headstart.diagnosis.examination import Control, Examination
 from headstart.diagnosis.look_head import HEAD_CLEARED, is_head_behind, judge_head, overfit_or_behind
 from headstart.diagnosis.look_history import History, look_at_history, measured_gap, val_shares
 from headstart.diagnosis.pipeline import network_before_tuning
 from headstart.diagnosis.probing import held_out
 from headstart.diagnosis.prove import stratified
-from headstart.diagnosis.prove_predictions import in_points, prove_duplicates
+from headstart.diagnosis.prove_predictions import in_points, prove_duplicates, proved_twins
 from headstart.diagnosis.prove_training import own_features
 from headstart.models.backbones import Backbone, build_backbone, split_for_fine_tuning
 from headstart.records import Booleans, ImageSet, Indices, Recipe, Split, TrialResult
@@ -76,7 +76,7 @@ def judge_failing(examination: Examination, images: ImageSet, split: Split) -> J
     """The network's own predictions on test, where it has a head; otherwise the probe on its features."""
     if examination.predictions is not None:
         correct = (examination.predictions.argmax(1) == images.labels[split.test])[None]
-        return _judged(correct, 0, split.test, trained_on(split))
+        return _judged(correct, 0, split.test, every_other(split))
     return judge_cell(examination, frozenset(examination.factors), images, split)
 
 
@@ -136,14 +136,15 @@ def judge_repaired(examination: Examination, failing: Judged, images: ImageSet, 
         repaired = failing
     else:
         return None
-    return without_twins(repaired, examination.copies, failing.trained) if 16 in proved else repaired
+    return without_twins(repaired, examination, failing.trained) if 16 in proved else repaired
 
 
-def without_twins(judged: Judged, copies: Copies | None, trained: Indices) -> Judged:
-    """The same without the test images that have a copy among those that the failing pipeline was trained on."""
-    if copies is None:
+def without_twins(judged: Judged, examination: Examination, trained: Indices) -> Judged:
+    """The same without the test images whose copies, among those that the failing pipeline was trained on, were proved to flatter it."""
+    if examination.copies is None:
         return judged
-    alone = ~copies.twins(judged.part, trained).all
+    finding = next(finding for finding in examination.findings if finding.cause == 16)
+    alone = ~proved_twins(finding, examination.copies.twins(judged.part, trained))
     if not alone.any():
         return judged
     return _judged(judged.correct[:, alone], judged.labels, judged.part[alone], judged.trained)
@@ -156,9 +157,10 @@ def with_duplicates(examination: Examination, failing: Judged) -> Examination:
         examination: from the sample.
         failing: the pipeline as it is, on test.
     """
-    if examination.copies is None:
-        return examination
-    twins = examination.copies.twins(failing.part, failing.trained)
+    copies = examination.copies
+    if copies is None or len(failing.trained) < len(copies.trained):
+        return examination  # a probe that learned from a part of the images is flattered by a part of the copies
+    twins = copies.twins(failing.part, failing.trained)
     finding = next(finding for finding in examination.findings if finding.cause == 16)
     correct = failing.correct if examination.relabelled is None else examination.relabelled
     return examination.with_findings([prove_duplicates(finding, correct, twins)])

@@ -16,7 +16,7 @@ from headstart.diagnosis.arrival import (
     sample_images,
     stride_of,
 )
-from headstart.diagnosis.copies import Copies, trained_on
+from headstart.diagnosis.copies import Copies, every_other
 from headstart.diagnosis.look_contract import Guess, guess_contract
 from headstart.diagnosis.look_history import (
     first_seen,
@@ -136,14 +136,14 @@ def look(subject: Subject, images: ImageSet, split: Split) -> Looked:
     predicted = _classes(subject, predictions, split, images)
     labels, classes, evidence = images.labels[split.test], len(images.class_names), subject.evidence
     jump, gap = look_at_history(evidence.history)
-    copies, learned = Copies.sought(images, split), split.train if predictions is None else trained_on(split)
+    copies = Copies.sought(images, split, split.train if predictions is None else every_other(split))
     findings += [
         look_at_paths(subject, example),
         jump,
         gap if gap.status != "could-not-look" else _own_gap(subject, predictions, images, split),
         first_seen(look_at_loss(evidence.loss, outputs, classes), look_at_loss_curve(evidence.history, classes)),
         look_at_labels(predicted, labels, classes),
-        look_at_duplicates(copies.twins(split.test, learned)),
+        look_at_duplicates(copies.twins(copies.test, copies.trained)),
         _selection(subject, predictions, predicted, images, split),
         look_at_overlap(subject, images),
         look_at_augmentation(subject, example),

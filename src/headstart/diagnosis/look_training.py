@@ -167,9 +167,9 @@ def look_at_duplicates(twins: Twins) -> Finding:
     Args:
         twins: of the test images.
     """
-    count = int(twins.all.sum())
-    values = {"count": count, "share": round(count / max(len(twins.all), 1), 4)}
-    if count and count >= _DUPLICATED * len(twins.all):
+    count = int(twins.alike.sum())
+    values = {"count": count, "share": round(count / max(len(twins.alike), 1), 4)}
+    if count and count >= _DUPLICATED * len(twins.alike):
         return Finding(16, "suspected", "duplicates-across" if twins.are_equal else "copies-across", values)
     return Finding(16, "cleared", "no-copies" if twins.could_be_told else "no-duplicates", values)
 

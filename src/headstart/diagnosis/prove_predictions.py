@@ -129,22 +129,35 @@ def prove_duplicates(finding: Finding, correct: Booleans, twins: Twins) -> Findi
         correct: `(S, n) bool`, of the test images.
         twins: of them, those with a copy among the images that the network was trained on.
     """
-    points = _added(correct, twins.all)
-    if finding.status != "suspected" or points is None:
+    if finding.status != "suspected":
         return finding
-    values = {
-        "count": int(twins.all.sum()),
-        "share": round(float(twins.all.mean()), 4),
-        "accuracy": round(float(correct.mean()), 4),
-        "without": round(float(correct[:, ~twins.all].mean()), 4),
-    }
+    of_all, of_equal = _added(correct, twins.alike), _added(correct, twins.equal)
+    if of_all is None:
+        return finding
+    counts = of_all.high < 0 and of_all.mean <= -LEAST_POINTS
+    if of_equal is not None and of_equal.high < 0 and not counts:
+        found = _flattering(finding, correct, twins.equal, of_equal, "duplicates-flatter")
+        return replace(found, status="proved")
     code = "duplicates-flatter" if twins.are_equal else "copies-flatter"
-    measured = replace(finding, code=code, values=values, points=points)
-    of_equal = _added(correct, twins.equal)
-    counts = points.mean <= -LEAST_POINTS or (of_equal is not None and of_equal.high < 0)
-    if points.high < 0 and counts:
-        return replace(measured, status="proved")
-    return replace(measured, status="cleared") if points.low > -LEAST_POINTS else measured
+    found = _flattering(finding, correct, twins.alike, of_all, code)
+    if counts:
+        return replace(found, status="proved")
+    return replace(found, status="cleared") if of_all.low > -LEAST_POINTS else found
+
+
+def proved_twins(finding: Finding, twins: Twins) -> Booleans:
+    """Which of the copies a finding that is proved speaks of: `(n,) bool`, of the test images."""
+    return twins.equal if finding.code == "duplicates-flatter" else twins.alike
+
+
+def _flattering(finding: Finding, correct: Booleans, copied: Booleans, points: Estimate, code: str) -> Finding:
+    values = {
+        "count": int(copied.sum()),
+        "share": round(float(copied.mean()), 4),
+        "accuracy": round(float(correct.mean()), 4),
+        "without": round(float(correct[:, ~copied].mean()), 4),
+    }
+    return replace(finding, code=code, values=values, points=points)
 
 
 def _added(correct: Booleans, copied: Booleans) -> Estimate | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from headstart.analysis.diagnosis import CATALOGUE, DOMAIN_GAP, Finding, waterfall
 from headstart.analysis.statistics import bootstrap_accuracy
+from headstart.diagnosis.copies import COPIES
 from headstart.diagnosis.examination import Examination
 from headstart.diagnosis.judging import Judged
 from headstart.diagnosis.probing import FOLDS
@@ -157,6 +158,7 @@ def make_record(
         "repaired_recipe": recipe_to_json(repaired_recipe) if repaired_recipe is not None else None,
         "repair": {
             "toml": "repaired.toml" if repaired_recipe is not None else None,
+            "copies": COPIES if examination.copies is not None and examination.copies.pairs() else None,
             **_repair(subject, examination, proved, repaired_recipe),
         },
         "seconds": {

@@ -122,7 +122,7 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
         (ledger.folder / "repaired.toml").unlink(missing_ok=True)  # of another request under this name
         if both.recipe is not None:
             write_text(ledger.folder / "repaired.toml", to_toml(both.recipe))
-        write_copies(ledger.folder, both.examination.copies, both.failing.part, both.failing.trained)
+        write_copies(ledger.folder, both.examination.copies)
         record = make_record(
             subject,
             images,
@@ -212,7 +212,7 @@ def diagnose_own(
         (ledger.folder / "repaired.toml").unlink(missing_ok=True)  # of an earlier diagnosis
         if recipe is not None:
             write_text(ledger.folder / "repaired.toml", to_toml(recipe))
-        write_copies(ledger.folder, examination.copies, failing.part, failing.trained)
+        write_copies(ledger.folder, examination.copies)
         write_json(ledger.folder / "diagnosis.json", record)
     return ledger.folder
 

@@ -104,12 +104,14 @@ def waterfall_section(record: dict[str, Any], texts: Texts) -> list[Block]:
 def causes_section(record: dict[str, Any], texts: Texts) -> list[Block]:
     """Rank what was proved and what is suspected: points, what was seen, what to do."""
     heading = Heading(2, texts.get("diagnosis.causes_heading"), "causes")
-    rows = tuple(_cause_row(cause, record, texts) for cause in of_status(record, "proved", "suspected"))
+    causes = of_status(record, "proved", "suspected")
+    rows = tuple(_cause_row(cause, record, texts) for cause in causes)
     if not rows:
         return [heading, Paragraph(texts.rich("diagnosis.causes_none"))]
     columns = ("cause", "status", "points", "evidence", "todo")
     header = tuple(texts.get(f"diagnosis.{column}") for column in columns)
-    return [heading, Table(header, rows, texts.get("diagnosis.causes_caption"), numeric=frozenset({2}))]
+    table = Table(header, rows, texts.get("diagnosis.causes_caption"), numeric=frozenset({2}))
+    return [heading, table, *_copies(causes, record, texts)]
 
 
 def interactions_section(record: dict[str, Any], texts: Texts) -> list[Block]:
@@ -166,7 +168,14 @@ def cleared_section(record: dict[str, Any], texts: Texts) -> list[Block]:
         cleared.setdefault(plain_text(said), ([], said))[0].append(texts.named("diagnosis_cause", cause["name"]))
     rows = tuple((plain("; ".join(names)), said) for names, said in cleared.values())
     caption = texts.get("diagnosis.cleared_caption", causes=texts.many("diagnosis.causes", len(causes)))
-    return [heading, Table((texts.get("diagnosis.cause"), texts.get("diagnosis.evidence")), rows, caption)]
+    table = Table((texts.get("diagnosis.cause"), texts.get("diagnosis.evidence")), rows, caption)
+    return [heading, table, *_copies(causes, record, texts)]
+
+
+def _copies(causes: list[dict[str, Any]], record: dict[str, Any], texts: Texts) -> list[Block]:
+    """Where the copies are named, beside the causes among which duplicates are."""
+    is_here = any(cause["name"] == "duplicates" for cause in causes)
+    return [Paragraph(texts.rich("diagnosis.copies_named"))] if is_here and record["repair"].get("copies") else []
 
 
 def unseen_section(record: dict[str, Any], texts: Texts) -> list[Block]:
