@@ -95,8 +95,20 @@ def test_the_causes_are_ranked_with_points_evidence_and_advice() -> None:
     assert "Enlarge the images" in rows[0][4]
 
 
+def test_the_file_of_copies_is_named_beside_duplicates_and_only_where_it_is() -> None:
+    for made, section in ((many_causes_diagnosis, "causes"), (classroom_diagnosis, "cleared")):
+        named = _section(build_diagnosis_document(made(), "en"), section)
+        assert [isinstance(block, Paragraph) for block in named] == [False, True]
+        assert isinstance(named[1], Paragraph)
+        assert plain_text(named[1].text).startswith("copies.csv")
+        without = made()
+        without["repair"] = without["repair"] | {"copies": None}
+        assert len(_section(build_diagnosis_document(without, "en"), section)) == 1
+
+
 def test_causes_that_cannot_be_told_apart_name_each_other() -> None:
-    (table,) = _section(build_diagnosis_document(many_causes_diagnosis(), "en"), "causes")
+    table, _ = _section(build_diagnosis_document(many_causes_diagnosis(), "en"), "causes")
+    assert isinstance(table, Table)
     by_name = {plain_text(row[0]): row for row in table.rows}
     assert "cannot tell it from: Pretrained weights not loaded." in plain_text(
         by_name["Batch-norm statistics unlike these images"][3]
