@@ -86,7 +86,7 @@ class SamePictures:
     Attributes:
         judged, others: `(p,) int64` places in the set; a pair is at one place in both.
         can_tell: whether copies can be told from other pictures of these data. Where most of them have many others that are much
-            alike (digits, aligned X-rays), or there are very few, they cannot, and there are no pairs.
+            alike (digits, for one), or there are very few, they cannot, and there are no pairs.
     """
 
     judged: Indices
