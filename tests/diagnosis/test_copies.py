@@ -38,8 +38,8 @@ def test_a_twin_has_the_same_pixels_or_is_the_same_picture() -> None:
     assert (found.are_equal, found.could_be_told) == (False, True)
     assert np.flatnonzero(copies.twins(SPLIT.test, SPLIT.train).alike).tolist() == [0, 2]  # 50 was taken out
     assert copies.twins(SPLIT.test[:2], every_other(SPLIT)).are_equal
-    assert copies.pairs() == [(100, 7, True), (101, 50, True), (102, 20, False)]
-    assert Copies.sought(image_set(), SPLIT, SPLIT.train).pairs() == [(100, 7, True), (102, 20, False)]
+    assert copies.pairs == [(100, 7, True), (101, 50, True), (102, 20, False)]
+    assert Copies.sought(image_set(), SPLIT, SPLIT.train).pairs == [(100, 7, True), (102, 20, False)]
 
 
 def test_of_blank_images_no_more_than_fifty_copies_are_named() -> None:
@@ -47,7 +47,7 @@ def test_of_blank_images_no_more_than_fifty_copies_are_named() -> None:
     images = replace(image_set(), images=pixels, labels=np.zeros(200, np.int64), image_hashes=image_hashes(pixels))
     split = Split(np.arange(180), NONE, np.arange(180, 200), 0, "drawn", NONE)
     copies = Copies.sought(images, split, split.train)
-    assert len(copies.pairs()) == 20 * 50
+    assert len(copies.pairs) == 20 * 50
     assert copies.twins(split.test, split.train).alike.all()
 
 

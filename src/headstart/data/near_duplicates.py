@@ -19,8 +19,8 @@ from headstart.files import read_rows
 from headstart.records import Booleans, Images, Indices, Preprocessing
 
 SIMILAR = 0.95
-"""Correlation from which a pair is counted. Chosen by looking: below it, pairs on CIFAR-10 and Tiny ImageNet shared no more
-than a bright sky; above it, the same photograph appears."""
+"""Correlation from which a pair of two sets is counted. Chosen by looking: below it, pairs on CIFAR-10 and Tiny ImageNet shared no more
+than a bright sky; above it, the same photograph appears, and within CIFAR-10 a sky in one pair of six (docs/log.md)."""
 
 _ALIKE = 0.9
 """Correlation from which two images of one set may be copies. Chosen by looking, as the next two (docs/log.md)."""

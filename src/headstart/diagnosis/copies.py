@@ -3,6 +3,7 @@
 import csv
 import io
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -65,11 +66,10 @@ class Copies:
         equal: Booleans = np.isin(hashes[part], hashes[others])
         return Twins(equal, equal | self.pictures.among(part, others), self.pictures.can_tell)
 
+    @cached_property
     def pairs(self) -> list[tuple[int, int, bool]]:
-        """Name the copies of every test image among the training images, fifty of equal pixels at most.
-
-        Returns:
-            The two places in the set, and whether the pixels are the same; in the order of the places.
+        """Every test image with its copies among the training images, fifty of equal pixels at most: the two places in the set, and
+        whether the pixels are the same; in the order of the places.
         """
         hashes = self.images.image_hashes
         equal: dict[str, list[int]] = {}
@@ -92,7 +92,7 @@ def write_copies(folder: Path, copies: Copies | None) -> None:
 
     Images are named by their paths, or where the source has no files by their places in the set, counted from 0.
     """
-    pairs = copies.pairs() if copies is not None else []
+    pairs = copies.pairs if copies is not None else []
     (folder / COPIES).unlink(missing_ok=True)  # of an earlier diagnosis
     if copies is None or not pairs:
         return

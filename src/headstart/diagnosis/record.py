@@ -158,7 +158,7 @@ def make_record(
         "repaired_recipe": recipe_to_json(repaired_recipe) if repaired_recipe is not None else None,
         "repair": {
             "toml": "repaired.toml" if repaired_recipe is not None else None,
-            "copies": COPIES if examination.copies is not None and examination.copies.pairs() else None,
+            "copies": COPIES if examination.copies is not None and examination.copies.pairs else None,
             **_repair(subject, examination, proved, repaired_recipe),
         },
         "seconds": {
