@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import headstart
 from headstart.data.fingerprint import image_hashes
@@ -11,7 +12,9 @@ from headstart.data.sources import load_images
 from headstart.diagnosis.copies import COPIES, Copies, every_other, write_copies
 from headstart.records import ImageSet, Split
 from tests.data.test_near_duplicates import compressed, scenes
+from tests.diagnosis.test_diagnose import right
 from tests.diagnosis.test_prove_training import IMAGES
+from tests.models.factory import bundled_backbone
 
 NONE = np.zeros(0, np.int64)
 
@@ -102,6 +105,24 @@ def test_predictions_that_know_compressed_copies_by_heart_are_flattered(tmp_path
     assert len(lines) == 1 + len(copied)
     assert found.record["repair"]["copies"] == COPIES
     assert COPIES in (found.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_network_without_a_head_is_judged_by_the_copies_that_its_probe_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 400
+    pixels = scenes(2 * count)
+    copied = np.arange(count, 2 * count)[::80]  # so few that they add less than a point, whatever they are easier by
+    for place in copied:
+        pixels[place] = compressed(pixels[place - count], 32)
+    data = tmp_path / "scenes.npz"
+    np.savez(data, X=pixels, y=np.arange(2 * count) % 2, part=np.repeat(["train", "test"], count))
+    monkeypatch.setattr("headstart.diagnosis.judging._MOST_LABELS", 250)
+    found = headstart.diagnose(bundled_backbone(), data, preprocess=right, runs=tmp_path, language="en")
+    cause = next(one for one in found.causes if one["id"] == 16)
+    assert (cause["status"], cause["evidence"]["code"]) == ("cleared", "copies-add-little")
+    values = cause["evidence"]["values"]
+    assert 0 < values["learned"] < values["count"] <= len(copied)  # of some the original is in val
 
 
 def test_where_there_are_no_copies_no_file_of_them_is_spoken_of(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from headstart.diagnosis.prove_predictions import (
     prove_order,
     prove_own_order,
     proved_twins,
+    rule_out_duplicates,
 )
 
 
@@ -135,6 +136,25 @@ def test_less_than_a_point_counts_only_if_it_is_owed_to_the_same_pixels() -> Non
     assert [one.status for one in found] == ["proved", "proved", "cleared"]
     assert [one.code for one in found] == ["duplicates-flatter", "duplicates-flatter", "copies-flatter"]
     assert all(one.points is not None and -1 < one.points.mean < one.points.high < 0 for one in found)
+
+
+def test_a_probe_of_a_part_clears_copies_that_would_add_less_than_a_point_if_it_had_learned_all() -> None:
+    images = np.arange(2000)
+    twins, learned = _alike(images < 60), _alike(images < 20)
+    seen = look_at_duplicates(twins)
+    no_easier = np.where(images < 20, images % 10 < 9, images % 10 < 8)[None]
+    found = rule_out_duplicates(seen, no_easier, twins, learned)
+    assert (found.status, found.code, found.values["learned"]) == ("cleared", "copies-add-little", 20)
+    assert found.points is not None
+    assert found.points.mean == pytest.approx(-3 * (0.9 - 0.8))  # 3% of the images, easier by 10 points
+    assert found.points.low > -1
+    far_easier = np.where(images < 20, True, images % 10 < 4)[None]  # would add 1.8 points
+    assert rule_out_duplicates(seen, far_easier, twins, learned) == seen
+    assert rule_out_duplicates(seen, no_easier, twins, _alike(images < 0)) == seen
+    others_are_hard = np.where((images >= 20) & (images < 60), False, no_easier[0])[None]
+    assert (
+        rule_out_duplicates(seen, others_are_hard, twins, learned).points == found.points
+    )  # not learned: says nothing
 
 
 def test_copies_of_equal_pixels_count_also_where_others_hide_what_they_add() -> None:

@@ -96,6 +96,7 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "evaluations-disagree": {"accuracy": 0.104, "own": 0.861},
     "far-below-curve": {"accuracy": 0.104, "val": 0.853},
     "no-predictions": {},
+    "copies-add-little": {"count": 306, "share": 0.0306, "learned": 17},
     "copies-across": {"count": 306, "share": 0.0306},
     "copies-flatter": {"count": 306, "share": 0.0306, "accuracy": 0.871, "without": 0.868},
     "no-copies": {"count": 7, "share": 0.0007},

@@ -15,7 +15,7 @@ from headstart.diagnosis.look_history import History, look_at_history, measured_
 from headstart.diagnosis.pipeline import network_before_tuning
 from headstart.diagnosis.probing import held_out
 from headstart.diagnosis.prove import stratified
-from headstart.diagnosis.prove_predictions import in_points, prove_duplicates, proved_twins
+from headstart.diagnosis.prove_predictions import in_points, prove_duplicates, proved_twins, rule_out_duplicates
 from headstart.diagnosis.prove_training import own_features
 from headstart.models.backbones import Backbone, build_backbone, split_for_fine_tuning
 from headstart.records import Booleans, ImageSet, Indices, Recipe, Split, TrialResult
@@ -158,11 +158,14 @@ def with_duplicates(examination: Examination, failing: Judged) -> Examination:
         failing: the pipeline as it is, on test.
     """
     copies = examination.copies
-    if copies is None or len(failing.trained) < len(copies.trained):
-        return examination  # a probe that learned from a part of the images is flattered by a part of the copies
-    twins = copies.twins(failing.part, failing.trained)
+    if copies is None:
+        return examination
+    twins = copies.twins(failing.part, copies.trained)
     finding = next(finding for finding in examination.findings if finding.cause == 16)
     correct = failing.correct if examination.relabelled is None else examination.relabelled
+    if len(failing.trained) < len(copies.trained):
+        learned = copies.twins(failing.part, failing.trained)
+        return examination.with_findings([rule_out_duplicates(finding, correct, twins, learned)])
     return examination.with_findings([prove_duplicates(finding, correct, twins)])
 
 

@@ -145,6 +145,26 @@ def prove_duplicates(finding: Finding, correct: Booleans, twins: Twins) -> Findi
     return replace(found, status="cleared") if of_all.low > -LEAST_POINTS else found
 
 
+def rule_out_duplicates(finding: Finding, correct: Booleans, twins: Twins, learned: Twins) -> Finding:
+    """Cause 16 of a probe that learned from a part of the training images, and so from a part of the copies.
+
+    How much easier the copies are that it learned from, times the share of all copies, is what all of them would add. Where that is
+    less than a point for certain, duplicates are cleared; otherwise they stay as suspected as they were.
+
+    Args:
+        finding: from the look.
+        correct: `(S, n) bool`, of the test images.
+        twins: of them, those with a copy among all training images.
+        learned: those with a copy among the images that the probe learned from.
+    """
+    told = learned.alike | ~twins.alike
+    added = _added(correct[:, told], learned.alike[told], share=float(twins.alike.mean()))
+    if finding.status != "suspected" or added is None or added.low <= -LEAST_POINTS:
+        return finding
+    values = {**finding.values, "learned": int(learned.alike.sum())}
+    return replace(finding, status="cleared", code="copies-add-little", values=values, points=added)
+
+
 def proved_twins(finding: Finding, twins: Twins) -> Booleans:
     """Which of the copies a finding that is proved speaks of: `(n,) bool`, of the test images."""
     return twins.equal if finding.code == "duplicates-flatter" else twins.alike
@@ -160,12 +180,15 @@ def _flattering(finding: Finding, correct: Booleans, copied: Booleans, points: E
     return replace(finding, code=code, values=values, points=points)
 
 
-def _added(correct: Booleans, copied: Booleans) -> Estimate | None:
-    """The points, below zero, that go with these test images; `None` where there are none of them, or no others."""
+def _added(correct: Booleans, copied: Booleans, share: float | None = None) -> Estimate | None:
+    """The points, below zero, that go with these test images, or with another share of such; `None` where there are none of them, or
+    no others.
+    """
     if not copied.any() or copied.all():
         return None
     easier = gap_estimate(list(correct[:, copied]), list(correct[:, ~copied]))
-    mean, low, high = (-100 * float(copied.mean()) * value for value in (easier.mean, easier.high, easier.low))
+    share = float(copied.mean()) if share is None else share
+    mean, low, high = (-100 * share * value for value in (easier.mean, easier.high, easier.low))
     return Estimate(mean, low, high, easier.method)
 
 
