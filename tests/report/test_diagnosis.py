@@ -9,7 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from headstart.diagnosis.repair_lines import Own, code_lines, keras_lines
 from headstart.errors import RunError, UsageError
+from headstart.models.backbones import find_backbone
+from headstart.records import Preprocessing
 from headstart.report.diagnosis import (
     build_diagnosis_document,
     diagnosis_statement,
@@ -250,6 +253,41 @@ def test_data_without_a_name_have_no_command_to_train_on() -> None:
     said = " ".join(plain_text(block.text) for block in blocks if isinstance(block, Paragraph))
     assert "The repaired recipe is in repaired.toml" in said
     assert "To train it" not in said
+
+
+def test_the_comments_in_lines_of_code_are_in_the_reports_language() -> None:
+    """Whatever lines a repair consists of: each of their comments has a text, and code stays code."""
+    every = range(1, 24)
+    contract, small = Preprocessing(32, channel_order="BGR"), find_backbone("small32_s")
+    written = [
+        code_lines(every, contract, small, own=Own(kept_order=True), meant=[1, 0]),
+        code_lines(every, contract, small, own=Own(), meant=[1, 0]),
+        code_lines([11], None, frozen=True),
+        code_lines([12], None),
+        keras_lines(every, contract),
+        keras_lines([8, 11], contract, frozen=True),
+    ]
+    texts = {name: Texts(name) for name in LANGUAGES}
+    known = {name: {texts[name].get(key) for key in texts[name].keys("diagnosis_comment")} for name in LANGUAGES}
+    comments: set[str] = set()
+    for lines in written:
+        record = classroom_diagnosis()
+        record["repair"] |= {"code": lines, "keras": ""}
+        for name in LANGUAGES:
+            blocks = _section(build_diagnosis_document(record, name), "repair")
+            shown = [block.text for block in blocks if isinstance(block, CodeBlock)][-1]
+            assert _without_comments(shown) == _without_comments(lines)
+            assert _comments(shown) <= known[name]
+        comments |= _comments(lines)
+    assert comments == known["en"]  # no text for a comment that is written nowhere
+
+
+def _comments(lines: str) -> set[str]:
+    return {line.partition("# ")[2] for line in lines.splitlines() if "# " in line}
+
+
+def _without_comments(lines: str) -> list[str]:
+    return [line.partition("# ")[0] for line in lines.splitlines()]
 
 
 def test_a_users_network_has_code_and_no_recipe() -> None:

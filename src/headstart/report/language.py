@@ -123,6 +123,10 @@ class Texts:
         """Whether there is a text of this key."""
         return key in self._texts
 
+    def keys(self, section: str) -> list[str]:
+        """The keys of every text of a section."""
+        return [key for key in self._texts if key.startswith(f"{section}.")]
+
     def placeholders(self, key: str) -> set[str]:
         """The names of the values that a text needs."""
         return _placeholders(self._template(key))

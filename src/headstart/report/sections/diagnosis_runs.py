@@ -1,6 +1,7 @@
 """What a diagnosis did and how to do it again: the repair, the controls, the counterfactual runs, the command."""
 
 import json
+import re
 import shlex
 from typing import Any
 
@@ -54,12 +55,25 @@ def repair_section(record: dict[str, Any], texts: Texts) -> list[Block]:
     elif kind == "module" and recipe is None and repair["code"]:
         blocks.append(Paragraph(texts.rich("diagnosis.repair_module")))
     if repair["code"]:
-        blocks += [Paragraph(texts.rich("diagnosis.repair_code")), CodeBlock(repair["code"].rstrip("\n"))]
+        blocks += [
+            Paragraph(texts.rich("diagnosis.repair_code")),
+            CodeBlock(_commented(repair["code"].rstrip("\n"), texts)),
+        ]
     if repair["keras"]:
-        blocks += [Paragraph(texts.rich("diagnosis.repair_keras")), CodeBlock(repair["keras"])]
+        blocks += [Paragraph(texts.rich("diagnosis.repair_keras")), CodeBlock(_commented(repair["keras"], texts))]
     if recipe:
         blocks.append(Details(texts.get("diagnosis.repair_settings"), (_listed(recipe),)))
     return blocks
+
+
+def _commented(lines: str, texts: Texts) -> str:
+    """Lines of code with their comments in the report's language; a comment that these texts do not know stays in English."""
+    english = Texts("en")
+    for key in english.keys("diagnosis_comment"):
+        lines = re.sub(
+            rf"# {re.escape(english.get(key))}$", lambda _, key=key: f"# {texts.get(key)}", lines, flags=re.M
+        )
+    return lines
 
 
 def compare_command(record: dict[str, Any], recipe: str) -> str:
