@@ -2,6 +2,7 @@
 
 import sys
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.diagnosis.arrival import measure_arrival, sample_images
+from headstart.diagnosis.copies import COPIES
 from headstart.diagnosis.pipeline import _in_gray
 from headstart.diagnosis.repair_lines import Own, code_lines, gray_channels, keras_lines
 from headstart.diagnosis.subject import subject_of_module
@@ -66,12 +68,23 @@ def test_the_written_lines_rename_the_classes_that_are_predicted() -> None:
     assert code_lines([15], None, meant=range(5000)) == ""  # nobody reads so many numbers
 
 
-def test_the_written_split_keeps_equal_images_on_one_side() -> None:
-    images = np.repeat(np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3), np.uint8), 2, axis=0)
-    names: dict[str, Any] = {"images": images}
+def test_the_written_split_keeps_equal_images_and_the_pairs_of_the_file_on_one_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every six images in a row the first two have the same pixels, and pairs of the file join them with the next three."""
+    images = np.random.default_rng(0).integers(0, 256, (120, 4, 4, 3), np.uint8)
+    images[1::6] = images[::6]
+    pairs = [
+        f"{place + one},{place + other},no" for place in range(0, 120, 6) for one, other in ((1, 2), (3, 4), (4, 2))
+    ]
+    (tmp_path / COPIES).write_text("\n".join(["test_image,training_image,same_pixels", *pairs]), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"images": images, "names": [str(place) for place in range(120)]}
     exec(code_lines([16], None), names)
-    assert sorted([*names["train"], *names["test"]]) == list(range(100))
-    assert not {place // 2 for place in names["train"]} & {place // 2 for place in names["test"]}
+    assert sorted([*names["train"], *names["test"]]) == list(range(120))
+    groups = [{place // 6 for place in names[part] if place % 6 < 5} for part in ("train", "test")]
+    assert all(groups)
+    assert not groups[0] & groups[1]
 
 
 def test_the_written_statistics_of_batch_norm_are_those_of_the_images_given() -> None:

@@ -103,12 +103,18 @@ def code_lines(
         ]
     if 16 in chosen:
         lines += [
+            "import csv",
             "import hashlib",
             "from sklearn.model_selection import GroupShuffleSplit",
             "",
-            "# images (N, H, W, 3) uint8: equal ones stay on one side; give both images of a pair of copies.csv one group, too",
-            "groups = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]",
-            "train, test = next(GroupShuffleSplit(1, test_size=0.2, random_state=0).split(images, groups=groups))",
+            "# images (N, H, W, 3) uint8, names: theirs as in copies.csv. Equal pixels, then the pairs of that file, stay on one side",
+            "groups = {name: hashlib.sha256(image.tobytes()).hexdigest() for name, image in zip(names, images)}",
+            'with open("copies.csv", newline="", encoding="utf-8") as file:',
+            "    for pair in csv.DictReader(file):",
+            '        kept, joined = groups[pair["test_image"]], groups[pair["training_image"]]',
+            "        groups = {name: kept if group == joined else group for name, group in groups.items()}",
+            "split = GroupShuffleSplit(1, test_size=0.2, random_state=0).split(images, groups=list(groups.values()))",
+            "train, test = next(split)",
         ]
     if lines and re.search(r"\btorch\.", "\n".join(line for line in lines if "import" not in line)):
         lines.insert(0, "import torch")
