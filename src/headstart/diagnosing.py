@@ -377,7 +377,7 @@ def _request_of_run(folder: Path, request: DiagnosisRequest) -> DiagnosisRequest
         val_fraction=asked["val_fraction"],
         test_fraction=asked["test_fraction"],
         remove_duplicates=asked["remove_duplicates"],
-        name=request.name or f"{folder.name}-diagnosis-{wanted}",
+        name=request.name,
         runs=request.runs,
         of_run=folder,
         scratch=request.scratch,

@@ -15,6 +15,7 @@ from headstart.diagnosis.look_history import (
     look_at_loss_curve,
     look_at_selection,
     read_history,
+    val_shares,
 )
 from headstart.errors import UsageError
 from headstart.files import canonical_json
@@ -40,6 +41,30 @@ def test_curves_as_people_have_them() -> None:
     assert look_at_history({"loss": [2.0, 0.001, 0.0016]})[0].status == "cleared"  # a converged loss trembles
     with pytest.raises(UsageError, match="one for each epoch"):
         read_history({"loss": [2.0, 1.0], "epoch": 3})
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("sparse_categorical_accuracy", "val_sparse_categorical_accuracy"),  # Keras
+        ("train_acc_epoch", "val_acc"),  # Lightning
+        ("Train/Accuracy", "Validation Accuracy"),
+        ("acc", "eval_accuracy"),
+    ],
+)
+def test_curves_under_the_names_that_libraries_give_them(train: str, val: str) -> None:
+    gap = look_at_history(read_history({train: [0.5, 0.95], val: [0.4, 0.6]}))[1]
+    assert (gap.status, gap.values) == ("suspected", {"train": 0.95, "val": 0.6})
+
+
+def test_an_accuracy_in_fastais_recorder_is_of_val() -> None:
+    losses = {"train_loss": [2.0, 1.0], "valid_loss": [2.1, 1.2]}
+    assert val_shares(read_history(losses | {"accuracy": [0.4, 0.6]})) == [0.4, 0.6]
+    assert val_shares(read_history(losses | {"error_rate": [0.6, 0.4]})) == pytest.approx([0.4, 0.6])
+    assert look_at_history(read_history(losses | {"accuracy": [0.4, 0.6]}))[1].status == "could-not-look"
+    both = read_history(losses | {"accuracy": [0.8, 0.9], "valid_accuracy": [0.4, 0.6]})
+    assert val_shares(both) == [0.4, 0.6]
+    assert look_at_history(both)[1].values == {"train": 0.9, "val": 0.6}
 
 
 def test_a_history_is_read_from_its_file(tmp_path: Path) -> None:

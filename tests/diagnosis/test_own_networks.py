@@ -24,9 +24,9 @@ from headstart.diagnosis.arrival import measure_arrival, sample_images
 from headstart.diagnosis.examine import examine
 from headstart.diagnosis.look_network import look_at_network
 from headstart.diagnosis.look_pixels import look_at_pixels
-from headstart.diagnosis.modules import in_batches, in_mode, one_tensor
-from headstart.diagnosis.pipeline import Repairs, pixels_with
-from headstart.diagnosis.subject import subject_of_module
+from headstart.diagnosis.modules import find_classifier, in_batches, in_mode, one_tensor
+from headstart.diagnosis.pipeline import Fed, Repairs, pixels_with
+from headstart.diagnosis.subject import Subject, subject_of_module
 from headstart.errors import UsageError
 from headstart.records import Preprocessing, SizeCount
 from headstart.study.observer import SilentObserver
@@ -60,6 +60,35 @@ class Wrapped(nn.Module):
     def forward(self, inputs: torch.Tensor) -> dict[str, torch.Tensor | None]:
         """`logits`, behind a loss that is not there."""
         return {"loss": None, "logits": self.network(inputs)}
+
+
+class Centred(nn.Module):
+    """A backbone that normalises its input itself, in the tensor that it is given or in a new one."""
+
+    def __init__(self, *, in_place: bool) -> None:
+        super().__init__()
+        self.trunk, self.in_place = trunk(), in_place
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Features `(B, 8)`."""
+        if not self.in_place:
+            return self.trunk((inputs - 0.5) / 0.25)  # type: ignore[no-any-return]
+        inputs -= 0.5
+        inputs /= 0.25
+        return self.trunk(inputs)  # type: ignore[no-any-return]
+
+
+class ConvolutionalHead(nn.Module):
+    """A classifier that ends in a 1x1 convolution and the mean of its scores over positions, as SqueezeNet does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = trunk()[:-2]
+        self.classifier = nn.Sequential(nn.Dropout(0.5), nn.Conv2d(8, 10, 1), nn.AdaptiveAvgPool2d(1))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Logits `(B, 10)`."""
+        return self.classifier(self.maps(inputs)).flatten(1)  # type: ignore[no-any-return]
 
 
 class OneSize(nn.Module):
@@ -104,6 +133,57 @@ def test_no_batch_has_a_single_image_unless_there_is_but_one() -> None:
     assert in_batches(130, 64) == [slice(0, 64), slice(64, 128), slice(128, 130)]
     assert in_batches(1, 64) == [slice(0, 1)]
     assert in_batches(0, 64) == []
+
+
+def test_a_network_that_works_in_place_is_measured_as_its_twin() -> None:
+    def subject(*, in_place: bool) -> Subject:
+        return subject_of_module(Centred(in_place=in_place).eval(), unit, IMAGES[:2], 10, name="centred")
+
+    examples = sample_images(IMAGES)
+    ours, twin = subject(in_place=True), subject(in_place=False)
+    assert measure_arrival(ours, examples) == measure_arrival(twin, examples)
+    fed = torch.randn(4, 3, 8, 8)
+    before = fed.clone()
+    features = [Fed(one.module, one)(fed) for one in (ours, twin)]
+    assert torch.equal(*features)
+    assert torch.equal(fed, before)
+
+
+def test_a_head_that_is_a_convolution_is_the_networks_own(tmp_path: Path) -> None:
+    network = ConvolutionalHead().eval()
+    assert find_classifier(network, network(torch.zeros(2, 3, 8, 8)), 10) == "classifier.1"
+    found = diagnose(tmp_path, network)
+    head = next(cause for cause in found.causes if cause["id"] == 21)
+    assert head["status"] == "proved"  # never trained, and judged by its own answers
+    assert found.record["accuracy"]["failing"] < 0.3
+
+
+def test_weights_that_are_no_numbers_are_refused_with_the_cause(tmp_path: Path) -> None:
+    network = trunk()
+    next(network.parameters()).data[0] = float("nan")
+    with pytest.raises(UsageError, match=r"1 of 9 tensors, 0.weight first: its training diverged \(cause 11"):
+        diagnose(tmp_path, network.eval())
+    head = nn.Linear(8, 10)
+    head.bias.data[0] = float("inf")
+    with pytest.raises(UsageError, match="The head holds values that are no numbers"):
+        diagnose(tmp_path, trunk().eval(), head=head)
+
+
+def test_where_no_gradient_tells_what_a_position_sees_nothing_is_said_of_it() -> None:
+    class WithoutGradients(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = trunk()
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            """Features `(B, 8)`."""
+            with torch.no_grad():
+                return self.trunk(inputs)  # type: ignore[no-any-return]
+
+    subject = subject_of_module(WithoutGradients().eval(), unit, IMAGES[:2], 10, name="still")
+    found = look_at_pixels(measure_arrival(subject, sample_images(IMAGES)), None, 32, 32)[0]
+    assert (found.status, found.code) == ("suspected", "small-input-by-map")
+    assert "field" not in found.values
 
 
 def test_a_dictionary_of_answers_is_diagnosed(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def examined(
     crop: float = 1.0,
     *,
     understood: bool = True,
+    shuffled: list[int] | None = None,
 ) -> Examination:
     """An examination with these causes proved and those no more than suspected."""
     findings = tuple(
@@ -48,7 +49,7 @@ def examined(
     )
     unused: Any = None
     factors = tuple(sorted(proved | left_in))
-    arrival: Any = SimpleNamespace(crop=crop, is_understood=understood)
+    arrival: Any = SimpleNamespace(crop=crop, is_understood=understood, shuffled=shuffled)
     remade = Remade(arrival, unused, factors, {}, np.arange(0), Repairs(Preprocessing(32), standardised))
     return Examination(findings, remade, None, 0.0, 0.0)
 
@@ -81,6 +82,7 @@ def test_the_published_weights_behind_repaired_pixels_are_a_recipe() -> None:
         examined({3}, left_in=frozenset({2})),
         examined({3}, left_in=frozenset({8})),
         examined({13}, understood=False),
+        examined({3}, left_in=frozenset({5}), shuffled=[1, 2, 0]),
     ],
 )
 def test_what_no_recipe_can_say_is_none(examination: Examination) -> None:

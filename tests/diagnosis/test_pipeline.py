@@ -1,5 +1,6 @@
 """Pipelines made again: one engine gives what the other gives, and equal pipelines are known to be equal."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 from headstart.data.sources import load_images
 from headstart.diagnosis import pipeline as under_test
 from headstart.diagnosis.arrival import Arrival, measure_arrival, sample_images
-from headstart.diagnosis.pipeline import Pipeline, Repairs
+from headstart.diagnosis.pipeline import Fed, Pipeline, Repairs, re_estimate
 from headstart.diagnosis.subject import Subject, subject_of_module
 from headstart.records import ImageSet, Preprocessing
 from headstart.training.frozen import choose_forward
@@ -107,3 +108,50 @@ def test_a_repaired_size_alone_changes_the_interpolation(owned: tuple[Subject, A
     few = images.images[:8]
     as_it_is = pipeline.pixels(frozenset({1}), few)
     torch.testing.assert_close(as_it_is, (subject.prepare(few) - 0.5) / 0.5, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("order", ["GBR", "RRR"])
+def test_channels_in_an_order_of_their_own_are_made_again(order: str) -> None:
+    shown = ["RGB".index(colour) for colour in order]
+
+    def preprocess(image: Any) -> torch.Tensor:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()[shown] / 255
+
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+    images = replace(load_images("digits", limit=100), images=pixels)
+    subject = subject_of_module(Owned().eval(), preprocess, pixels[:2], 10, name="owned", train_mode=False)
+    arrival = measure_arrival(subject, sample_images(pixels))
+    assert (arrival.order, arrival.is_understood) == (order, True)
+    seen = (subject.prepare(pixels[:4]) - 0.5) / 0.5
+    faulty = frozenset({5})
+    repaired = Pipeline(subject, arrival, Repairs(arrival.preprocessing(), ordered=True), (5,), images)
+    torch.testing.assert_close(repaired.pixels(faulty, pixels[:4]), seen, atol=1e-3, rtol=0)
+    in_order = (torch.from_numpy(pixels[:4]).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    torch.testing.assert_close(repaired.pixels(frozenset(), pixels[:4]), in_order, atol=1e-3, rtol=0)
+    assert [repaired.settings(cell)["channel_order"] for cell in (faulty, frozenset[int]())] == [order, "RGB"]
+    left = Pipeline(subject, arrival, Repairs(arrival.preprocessing()), (), images)
+    torch.testing.assert_close(left.pixels(frozenset(), pixels[:4]), seen, atol=1e-3, rtol=0)
+
+
+def test_first_images_without_colour_do_not_make_two_orders_of_the_channels_one(
+    owned: tuple[Subject, Arrival, ImageSet],
+) -> None:
+    subject, arrival, images = owned  # digits, of which every image is gray
+    bgr = replace(arrival, order="BGR")
+    pipeline = Pipeline(subject, bgr, Repairs(arrival.preprocessing(), ordered=True), (5,), images)
+    assert pipeline.variant(frozenset()) != pipeline.variant(frozenset({5}))
+
+
+def test_statistics_are_estimated_anew_on_images_from_everywhere_in_the_data(
+    owned: tuple[Subject, Arrival, ImageSet],
+) -> None:
+    """Black images before white ones, as folders are sorted by class: half of what is estimated on is black."""
+    subject, _, _ = owned
+    sorted_by_class = torch.cat([torch.zeros(1000, 3, 8, 8), torch.ones(1000, 3, 8, 8)])
+    norm = nn.BatchNorm2d(3)
+    fed = Fed(
+        nn.Sequential(norm, nn.Conv2d(3, 4, 1)).eval(), replace(subject, classifier=None), at_first_convolution=False
+    )
+    re_estimate(fed, lambda some: sorted_by_class[torch.from_numpy(some)], np.arange(2000))
+    assert norm.running_mean is not None
+    assert norm.running_mean.numpy() == pytest.approx(np.full(3, 0.5), abs=0.05)

@@ -74,3 +74,10 @@ def test_a_table_s_index_is_no_score(tmp_path: Path) -> None:
     path.write_text(",0\n0,1\n1,0\n2,1\n", encoding="utf-8")  # two classes, the index and the predicted class
     with pytest.raises(UsageError, match="counts the rows"):
         read_predictions(path)
+
+
+def test_scores_that_are_no_numbers_are_refused_with_how_many_rows_have_them() -> None:
+    scores = np.zeros((10, 3))
+    scores[2:4, 1] = np.nan
+    with pytest.raises(UsageError, match=r"in 2 of 10 rows"):
+        read_predictions(scores)

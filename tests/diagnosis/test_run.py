@@ -160,6 +160,15 @@ def test_the_repaired_fine_tuning_is_the_better_one_on_val() -> None:
         assert accuracy_on_val(taken) == max(right or 0, probe) / 10
 
 
+def test_another_request_of_a_run_leaves_its_first_diagnosis_alone(tmp_path: Path) -> None:
+    recipe = Recipe(name="mine", kind="probe", backbone="small32_s", preprocessing=Preprocessing(8))
+    run = headstart.compare("digits", [recipe], seeds=1, limit=300, runs=tmp_path, language="en").folder
+    first = headstart.diagnose(run, runs=tmp_path, language="en")
+    other = headstart.diagnose(run, runs=tmp_path, language="en", backbone="small32_m")
+    assert [one.folder.name for one in (first, other)] == ["digits-diagnosis-mine", "digits-diagnosis-mine-2"]
+    assert headstart.diagnose(run, runs=tmp_path, language="en").record["created"] == first.record["created"]
+
+
 def test_diagnoses_leave_one_another_alone(tmp_path: Path) -> None:
     recipe = Recipe(name="mine", kind="probe", backbone="small32_s", preprocessing=Preprocessing(8))
     first = headstart.diagnose("digits", recipe=recipe, limit=300, runs=tmp_path, language="en")

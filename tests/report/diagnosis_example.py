@@ -21,6 +21,7 @@ _TRIED = {
 }
 
 EVIDENCE: dict[str, dict[str, Any]] = {
+    "small-input-by-map": {"size": 32, "native": 224, "wanted": 128, "map": 1},
     "small-input": {"size": 32, "native": 224, "wanted": 128, "map": 1, "field": 32},
     "enough-input": {"size": 128, "map": 4},
     "fixed-input-size": {"size": 64},

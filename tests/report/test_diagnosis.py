@@ -177,6 +177,17 @@ def test_a_suspicion_that_was_tried_and_cleared_says_what_its_repair_brought() -
     assert said.endswith("on average it brought +0.2 points [−0.3, +0.7]: no gain that counts.")
 
 
+def test_a_suspicion_with_other_points_alone_than_on_average_names_both() -> None:
+    cause = healthy_diagnosis()["causes"][-1]
+    cause["status"], cause["points"] = "suspected", {"mean": -6.0, "low": -8.1, "high": -3.9}
+    cause["points_alone"] = {"mean": 1.2, "low": -0.5, "high": 3.0}
+    said = plain_text(evidence(cause, Texts("en"))).replace("\u00a0", " ")
+    assert "it brings −6.0 points [−8.1, −3.9], as the last of them +1.2 points [−0.5, +3.0]" in said
+    assert "too uncertain" not in said
+    cause["points_alone"] = cause["points"]
+    assert "too uncertain" in plain_text(evidence(cause, Texts("en")))
+
+
 def test_points_measured_outside_the_runs_are_named() -> None:
     record = classroom_diagnosis()
     record["experiment"]["factors"] = [1, 3]

@@ -94,6 +94,11 @@ class Arrival:
         return self.fit >= UNDERSTOOD
 
     @property
+    def shuffled(self) -> list[int] | None:
+        """Which pixel channel each input channel shows where that is neither RGB nor BGR, such as three times the red one."""
+        return None if self.order in ("RGB", "BGR", "gray") else ["RGB".index(colour) for colour in self.order]
+
+    @property
     def low(self) -> float:
         """What a black pixel becomes, mean over channels."""
         return float(np.mean([-mean / std for mean, std in zip(self.mean, self.std, strict=True)]))
@@ -104,7 +109,7 @@ class Arrival:
         return float(np.mean([(1 - mean) / std for mean, std in zip(self.mean, self.std, strict=True)]))
 
     def preprocessing(self) -> Preprocessing:
-        """The same as one of our contracts (without frame and crop)."""
+        """The same as one of our contracts (without frame and crop); for other orders than these two see `shuffled`."""
         order = "BGR" if self.order == "BGR" else "RGB"
         interpolation = {"nearest": "nearest", "bicubic": "bicubic"}.get(self.interpolation, "bilinear")
         # A contract lists mean and std in the order that the network sees.
@@ -305,7 +310,7 @@ def _at_first_convolution(module: nn.Module, inputs: torch.Tensor) -> tuple[torc
 
     def keep(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
         if not seen:
-            seen.append(given[0].detach())
+            seen.append(given[0].detach().clone())
 
     layers = convolutions(module)
     sides, handles = watch_maps(module)

@@ -86,7 +86,8 @@ def examine(subject: Subject, images: ImageSet, split: Split, reporter: Reporter
     findings, relabelled, meant = _judge_order(looked, findings, probe, cells.get(frozenset(factors)), images, split)
     findings, control = _judge_training(looked, findings, relabelled, probe, pipeline, split)
     mended = {finding.cause for finding in findings if finding.status == "proved"}
-    sizes = sweep_sizes(pipeline, looked.sample, looked.native) if _SIZE in mended else []
+    left = frozenset(factors) - mended
+    sizes = sweep_sizes(pipeline, left, looked.sample, looked.native) if _SIZE in mended else []
     found = interactions({cell: measured.correct for cell, measured in cells.items()}, factors)
     return Examination(
         findings=tuple(ranked([*findings, gap])),
@@ -115,14 +116,32 @@ def _shared_out(
     findings: list[Finding], cells: Mapping[Cell, MeasuredCell], factors: tuple[int, ...], *, tuned: bool
 ) -> list[Finding]:
     """The findings with the points that each suspected cause of the pipeline costs, judged by them."""
+    correct = {cell: measured.correct for cell, measured in cells.items()}
     if factors:
-        correct = {cell: measured.correct for cell, measured in cells.items()}
         shares = shapley_shares(correct, repair_orders(factors))
         alone = costs_alone(correct, factors)
         findings = [judged(f, shares[f.cause], alone.get(f.cause)) if f.cause in shares else f for f in findings]
     if tuned:
         findings = without_domain([_adapted(one) for one in findings], "statistics-trained-further", {})
-    return _told_apart(findings, cells, factors) if factors else findings
+    if not factors:
+        return findings
+    return _told_apart(_shared_as_repaired(findings, correct, factors), cells, factors)
+
+
+def _shared_as_repaired(
+    findings: list[Finding], correct: Mapping[Cell, Booleans], factors: tuple[int, ...]
+) -> list[Finding]:
+    """The proved causes' points anew, with all others left in, as the repair leaves them: they sum to what the repair brings.
+
+    Where the cells for that were not measured (more than five suspected causes), the points stay those of all of them repaired.
+    """
+    proved = tuple(one.cause for one in findings if one.cause in factors and one.status == "proved")
+    left = frozenset(factors) - set(proved)
+    repaired = {cell - left: right for cell, right in correct.items() if left <= cell}
+    if not (proved and left) or len(repaired) < 2 ** len(proved):
+        return findings
+    shares = shapley_shares(repaired, repair_orders(proved))
+    return [replace(one, points=shares[one.cause]) if one.cause in proved else one for one in findings]
 
 
 def _judge_order(

@@ -208,7 +208,7 @@ def _without(
     """The pixels as they arrive, without these causes."""
     preprocessing = repaired_preprocessing(arrival, contract, subject.published, canvas, native, causes)
     resized = frozenset(causes & {1, 2}) if 7 not in causes else frozenset[int]()
-    return Repairs(preprocessing, standardised if 3 in causes else arrival.standardised, resized)
+    return Repairs(preprocessing, standardised if 3 in causes else arrival.standardised, resized, ordered=5 in causes)
 
 
 def _not_square(images: ImageSet) -> bool:

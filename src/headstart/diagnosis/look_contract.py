@@ -102,11 +102,7 @@ def guess_contract(
     pipeline.expect([frozenset()], len(part) * (len(USUAL) + 1) + 2 * min(len(pool) - len(part), _TRIED_AGAIN))
 
     def right(contract: Contract | None, chosen: Indices) -> Booleans:
-        repairs = (
-            Repairs(base, arrival.standardised)
-            if contract is None
-            else Repairs(as_preprocessing(contract, base), contract.standardised)
-        )
+        repairs = Repairs(base, arrival.standardised) if contract is None else _repairs(contract, base)
         features = pipeline.with_repairs(repairs).features(frozenset(), chosen)
         return cross_fitted(features, images.labels[chosen], len(images.class_names))
 
@@ -139,6 +135,10 @@ def as_preprocessing(contract: Contract, base: Preprocessing) -> Preprocessing:
     return replace(base, mean=contract.mean, std=contract.std, channel_order=contract.order)
 
 
+def _repairs(contract: Contract, base: Preprocessing) -> Repairs:
+    return Repairs(as_preprocessing(contract, base), contract.standardised, ordered=True)
+
+
 def _statistics_agree(subject: Subject, arrival: Arrival, base: Preprocessing, images: ImageSet, split: Split) -> bool:
     """Whether the first batch norm's stored statistics speak for these pixels: near, or no nearer to another contract's.
 
@@ -151,7 +151,7 @@ def _statistics_agree(subject: Subject, arrival: Arrival, base: Preprocessing, i
     chosen = images.images[split.train[:: max(len(split.train) // _LOOKED_AT, 1)][:_LOOKED_AT]]
     pipelines = [
         Repairs(base, arrival.standardised),
-        *(Repairs(as_preprocessing(one, base), one.standardised) for one in USUAL),
+        *(_repairs(one, base) for one in USUAL),
     ]
     own, *others = (
         _distance(module, layers[0], Pipeline(subject, arrival, repairs, (), images).pixels(frozenset(), chosen))
@@ -181,6 +181,8 @@ def _distance(module: nn.Module, layer: nn.modules.batchnorm._BatchNorm, inputs:
 def _is_own(contract: Contract, arrival: Arrival) -> bool:
     """Whether a contract is what arrives already."""
     if contract.standardised != arrival.standardised or (contract.order == "BGR") != (arrival.order == "BGR"):
+        return False
+    if arrival.shuffled is not None:
         return False
     expected = Preprocessing(arrival.size, mean=contract.mean, std=contract.std)
     scale = 1 / np.asarray(expected.std)

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,13 @@ _ENOUGH_TO_COINCIDE = 5000
 """Test images from which two accuracies that agree to the image are no accident: between independent parts of this size one epoch
 does in 0.9% of all cases, and up to three are compared."""
 _SUMMED_TO_ONE = 1e-3
-_TRAIN = ("accuracy", "train_accuracy", "acc", "train_acc")
-_VAL = ("val_accuracy", "val_acc", "valid_accuracy", "valid_acc")
+_ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy", "binary_accuracy")
+_TRAINED, _VALIDATED = ("", "train_", "training_"), ("val_", "valid_", "validation_", "eval_")
+_TRAIN = tuple(f"{part}{name}{end}" for name in _ACCURACIES for part in _TRAINED for end in ("", "_epoch"))
+_VAL = tuple(f"{part}{name}{end}" for name in _ACCURACIES for part in _VALIDATED for end in ("", "_epoch"))
+_LOSS = tuple(f"{part}loss{end}" for part in _TRAINED for end in ("", "_epoch"))
+_VAL_LOSS = tuple(f"{part}loss{end}" for part in _VALIDATED for end in ("", "_epoch"))
+_FASTAI, _FASTAI_ERROR = {"train_loss", "valid_loss"}, "error_rate"
 
 
 def first_seen(finding: Finding, of_curve: Finding) -> Finding:
@@ -45,7 +51,7 @@ def first_seen(finding: Finding, of_curve: Finding) -> Finding:
 
 def look_at_history(history: History) -> list[Finding]:
     """Causes 11 and 22 from a training's curve: a loss that jumps, a gap that opens."""
-    losses = _curve(history, "loss", "train_loss")
+    losses = _curve(history, *_LOSS)
     if not losses:
         jump = Finding(11, "could-not-look", "no-history", {})
     elif not np.all(np.isfinite(losses)):
@@ -74,7 +80,7 @@ def look_at_loss_curve(history: History, classes: int) -> Finding:
     Cross-entropy on softmax of values within 0..1 lies between `ln(e + C - 1) - 1` (all certain and right) and `ln(e + C - 1)`
     (all certain and wrong), for `C` classes, however good the network becomes.
     """
-    losses, train = _curve(history, "loss", "train_loss"), _shares(history, *_TRAIN)
+    losses, train = _curve(history, *_LOSS), _shares(history, *_TRAIN)
     highest = math.log(math.e + classes - 1)
     floor = highest - 1
     if not losses or not train or not np.all(np.isfinite(losses)):
@@ -108,7 +114,7 @@ def look_at_selection(
     if not val or right is None:
         return Finding(17, "could-not-look", "no-split", {})
     accuracy = float(right.mean())
-    losses = _curve(history, "val_loss", "valid_loss")
+    losses = _curve(history, *_VAL_LOSS)
     loss = _cross_entropy(outputs, labels)
     usual = {len(val) - 1, int(np.argmax(val))}  # whose weights people keep
     if len(losses) == len(val) and np.all(np.isfinite(losses)):
@@ -128,7 +134,7 @@ def look_at_selection(
 def look_at_learning(history: History, classes: int) -> Finding:
     """Cause 21 from the curve alone: little learned and no gap, or a training that ended while loss and val still got better."""
     train, val = _shares(history, *_TRAIN), val_shares(history)
-    losses = _curve(history, "loss", "train_loss")
+    losses = _curve(history, *_LOSS)
     if not train or not val or train[-1] - val[-1] > _GAP:
         return Finding(21, "could-not-look", "no-head", {})
     values = {"train": round(train[-1], 4), "val": round(val[-1], 4)}
@@ -199,6 +205,9 @@ def read_history(given: Any) -> dict[str, list[float]]:
     """Accept a training's curve as people have it: a dictionary of lists (Keras' `History.history`), a list of dictionaries, or the
     path of a `.json` file with one of them or of a `.csv` file with a line for each epoch.
 
+    Returns:
+        For each curve its values, under the usual names (`_usual_names`).
+
     Raises:
         UsageError: it is none of these.
     """
@@ -210,15 +219,32 @@ def read_history(given: Any) -> dict[str, list[float]]:
         given = given.history
     try:
         if isinstance(given, Mapping):
-            return {str(name): [float(value) for value in values] for name, values in given.items()}
+            return _usual_names({str(name): [float(value) for value in values] for name, values in given.items()})
         if isinstance(given, list) and all(isinstance(epoch, Mapping) for epoch in given):
             names = dict.fromkeys(name for epoch in given for name in epoch)
-            return {str(name): [float(epoch[name]) for epoch in given if name in epoch] for name in names}
+            return _usual_names({str(name): [float(epoch[name]) for epoch in given if name in epoch] for name in names})
     except (TypeError, ValueError) as error:
         raise UsageError(f"`history` has lists of numbers, one for each epoch; in this one {error}.") from error
     raise UsageError(
         "`history` is a dictionary of lists, such as {'loss': [...], 'val_loss': [...]}, or a list of dictionaries."
     )
+
+
+def _usual_names(curves: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Curves under the names that are looked for here: `Train Loss` and `val/acc` are `train_loss` and `val_acc`.
+
+    Of train fastai's recorder writes the loss alone: an accuracy or an error rate that names no part, beside `train_loss` and
+    `valid_loss`, is of val.
+    """
+    named = {re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"): values for name, values in curves.items()}
+    if not named.keys() >= _FASTAI or any(name in named for name in (*_TRAIN, *_VAL) if name not in _ACCURACIES):
+        return named
+    if _FASTAI_ERROR in named:
+        named["valid_accuracy"] = [1 - value for value in named.pop(_FASTAI_ERROR)]
+    bare = next((name for name in _ACCURACIES if name in named), None)
+    if bare is not None:
+        named["valid_accuracy"] = named.pop(bare)
+    return named
 
 
 def _read_curve(path: Path) -> Any:

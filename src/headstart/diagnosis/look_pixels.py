@@ -61,10 +61,12 @@ def suitable_size(canvas: int, native: int) -> int:
 def _size(arrival: Arrival, canvas: int, native: int) -> Finding:
     wanted = suitable_size(canvas, native)
     # A padded image is a matter of cause 2: what counts here is the whole input.
-    values = {"size": arrival.size, "native": native, "wanted": wanted, "map": arrival.map_side, "field": arrival.field}
+    values = {"size": arrival.size, "native": native, "wanted": wanted, "map": arrival.map_side}
     # 96 px for 128 cost MobileNetV2 five points on CIFAR-10: how many it is here, the proof says.
     if arrival.size < wanted:
-        return Finding(1, "suspected", "small-input", values)
+        if not arrival.field:  # no gradient told
+            return Finding(1, "suspected", "small-input-by-map", values)
+        return Finding(1, "suspected", "small-input", values | {"field": arrival.field})
     return Finding(1, "cleared", "enough-input", {"size": arrival.size, "map": arrival.map_side})
 
 

@@ -64,7 +64,7 @@ def fed_at_first_convolution(module: nn.Module) -> Iterator[Callable[[torch.Tens
 
     def run(inputs: torch.Tensor) -> torch.Tensor:
         pending[:] = [inputs]
-        output: torch.Tensor = module(inputs)
+        output: torch.Tensor = module(inputs.clone())  # what stands before the convolution may work in place
         return output
 
     try:
@@ -75,12 +75,18 @@ def fed_at_first_convolution(module: nn.Module) -> Iterator[Callable[[torch.Tens
 
 
 def find_classifier(module: nn.Module, outputs: torch.Tensor, classes: int) -> str | None:
-    """Name of the module's own last linear layer, if its outputs have one number for each class, or one for two classes."""
+    """Name of the module's own last linear layer, if its outputs have one number for each class, or one for two classes.
+
+    A 1x1 convolution whose scores are averaged over positions, as in SqueezeNet, is such a layer, too.
+    """
     if outputs.ndim != 2 or outputs.shape[1] not in ((classes, 1) if classes == 2 else (classes,)):
         return None
     wanted = outputs.shape[1]
     linear = [
-        name for name, layer in module.named_modules() if isinstance(layer, nn.Linear) and layer.out_features == wanted
+        name
+        for name, layer in module.named_modules()
+        if (isinstance(layer, nn.Linear) and layer.out_features == wanted)
+        or (isinstance(layer, nn.Conv2d) and layer.out_channels == wanted and layer.kernel_size == (1, 1))
     ]
     return linear[-1] if linear else None
 

@@ -63,8 +63,8 @@ def recipe_of_subject(subject: Subject, examination: Examination, weights_dir: P
 
     Returns:
         `None` where the accuracy after the repair is of something that no recipe can say: weights or layers of one's own, pixels that
-        nobody understands, batch-norm statistics that were estimated anew (10), images cut out, standardised one by one or made gray, or a
-        fault of the network that is no more than suspected and so was left in.
+        nobody understands, batch-norm statistics that were estimated anew (10), images cut out, standardised one by one, made gray or
+        with channels in no usual order, or a fault of the network that is no more than suspected and so was left in.
     """
     if subject.published is None or examination.remade is None or not examination.remade.arrival.is_understood:
         return None
@@ -73,7 +73,8 @@ def recipe_of_subject(subject: Subject, examination: Examination, weights_dir: P
     left_in = set(examination.factors) - proved
     repaired = examination.remade.repaired
     cut = examination.remade.arrival.crop != 1
-    own_pixels = cut or repaired.standardised != "none" or found[5].code == "colour-thrown-away"
+    shuffled = examination.remade.arrival.shuffled is not None and not repaired.ordered
+    own_pixels = cut or shuffled or repaired.standardised != "none" or found[5].code == "colour-thrown-away"
     if 10 in proved or left_in & _NOT_IN_A_RECIPE or own_pixels or not _as_published(subject, proved):
         return None
     return Recipe(

@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional
 
 from headstart.analysis.diagnosis import Cell
 from headstart.data.preprocessing import apply_preprocessing
-from headstart.diagnosis.arrival import Arrival, Standardised, standardise
+from headstart.diagnosis.arrival import Arrival, Standardised, sample_images, standardise
 from headstart.diagnosis.modules import (
     copied,
     fed_at_first_convolution,
@@ -40,7 +40,9 @@ Forward = Callable[[torch.Tensor], Array]
 
 _BATCH = 64
 _RE_ESTIMATED_BATCHES = 10
-_COMPARED_IMAGES = 8  # chosen: two pipelines that give equal tensors of so many images are one
+_COMPARED_IMAGES = (
+    8  # chosen: two pipelines that give equal tensors of so many images, and of coloured patches, are one
+)
 
 _WORTH_AN_EXPORT = 5e10
 """Multiply-adds to come from which ONNX Runtime pays for its export (about two seconds): MobileNetV2 on 500 images of 128 px, which
@@ -52,11 +54,13 @@ class Repairs:
     """What the repaired pipeline looks like: its pixels, for causes 1 to 5 and 7; the rest follows from the subject.
 
     `resized` are the causes (1, 2) by whose repair alone the interpolation changes: with all of them present it is as it was.
+    `ordered` says whether the channels are put into the contract's order; otherwise they come in the order that they arrive in.
     """
 
     preprocessing: Preprocessing
     standardised: Standardised = "none"
     resized: frozenset[int] = frozenset()
+    ordered: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Pipeline:
 
     def variant(self, cell: Cell) -> _Variant:
         """What tells a cell's pipeline from others: two cells with the same have the same features."""
-        few = self.pixels(cell, self.images.images[:_COMPARED_IMAGES])
+        few = self.pixels(cell, sample_images(self.images.images, _COMPARED_IMAGES))
         return _Variant(
             restored=(self._repaired(9, cell), self._repaired(13, cell)),
             re_estimated=self._repaired(10, cell),
@@ -138,8 +142,10 @@ class Pipeline:
         contract = contract_with(self.arrival, self.repairs, cell)
         content = _content(self.arrival, contract, cell)
         aliased = _is_aliased(self.arrival, cell, round(content / self.arrival.crop), self.images.canvas)
+        shuffled = _is_shuffled(self.arrival, self.repairs, cell)
         return {
             **asdict(contract),
+            "channel_order": self.arrival.order if shuffled else contract.channel_order,
             "interpolation": self.arrival.interpolation if aliased else contract.interpolation,
             "content": content,
             "crop": self.arrival.crop,
@@ -292,6 +298,11 @@ def _is_aliased(arrival: Arrival, cell: Cell, side: int, canvas: int) -> bool:
     return 7 in cell and arrival.interpolation == "bilinear-aliased" and side < canvas
 
 
+def _is_shuffled(arrival: Arrival, repairs: Repairs, cell: Cell) -> bool:
+    """Whether the channels come in an order that is neither RGB nor BGR."""
+    return arrival.shuffled is not None and (5 in cell or not repairs.ordered)
+
+
 def _standardised_with(arrival: Arrival, repairs: Repairs, cell: Cell) -> Standardised:
     return arrival.standardised if cell & {3, 4} else repairs.standardised
 
@@ -301,6 +312,8 @@ def pixels_with(arrival: Arrival, repairs: Repairs, cell: Cell, images: Images) 
     ours, faulty = arrival.preprocessing(), contract_with(arrival, repairs, cell)
     if arrival.order == "gray":  # colour is thrown away, with and without the faults
         images = _in_gray(images)
+    if arrival.shuffled is not None and _is_shuffled(arrival, repairs, cell):
+        images = images[..., arrival.shuffled]
     size, content = faulty.input_size, _content(arrival, faulty, cell)
     whole = round(content / arrival.crop)  # of which the centre is seen, with and without the faults
     if _is_aliased(arrival, cell, whole, images.shape[1]):
@@ -359,16 +372,17 @@ def with_random_weights(module: nn.Module, seed: int) -> nn.Module:
 
 
 def re_estimate(fed: Fed, prepared: Callable[[Indices], torch.Tensor], pool: Indices) -> None:
-    """Give batch norm the statistics of these images (Li et al. 2017, AdaBN)."""
+    """Give batch norm the statistics of these images (Li et al. 2017, AdaBN), drawn from all of them: many lie sorted by class."""
     module = fed.module
+    drawn = pool[generator(0, "diagnosis", "statistics").permutation(len(pool))[: _RE_ESTIMATED_BATCHES * _BATCH]]
     layers = norm_layers(module)
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # a plain average over the batches
         layer.train()
     with torch.inference_mode(), fed.runs() as run:
-        for some in in_batches(min(len(pool), _RE_ESTIMATED_BATCHES * _BATCH), _BATCH):
-            run(prepared(pool[some]))
+        for some in in_batches(len(drawn), _BATCH):
+            run(prepared(drawn[some]))
     module.eval()
 
 

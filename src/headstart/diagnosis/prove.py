@@ -150,15 +150,15 @@ def measure_random(pipeline: Pipeline, clean: MeasuredCell, sample: Indices) -> 
     return cross_fitted(features, images.labels[sample], classes), clean.correct
 
 
-def sweep_sizes(pipeline: Pipeline, sample: Indices, native: int) -> list[SizeProbe]:
-    """What the pipeline is worth at other input sizes, everything else repaired, on a few images: what the size does by itself (1).
+def sweep_sizes(pipeline: Pipeline, left: Cell, sample: Indices, native: int) -> list[SizeProbe]:
+    """What the pipeline is worth at other input sizes, repaired, on a few images: what the size does by itself (1).
 
     Args:
         pipeline: with any set of its faults.
+        left: faults that the repair leaves in.
         sample: images of the proof.
         native: side that its backbone was pretrained at.
     """
-    none: Cell = frozenset()
     repaired, ours = pipeline.repairs.preprocessing, pipeline.arrival.size
     steps = _SWEPT_SMALL if native <= LARGEST_IMAGE else _SWEPT
     largest = max(native, repaired.input_size)
@@ -169,8 +169,8 @@ def sweep_sizes(pipeline: Pipeline, sample: Indices, native: int) -> list[SizePr
     for size in sizes:
         other = replace(pipeline.repairs, preprocessing=replace(repaired, input_size=size))
         at_size = pipeline.with_repairs(other)
-        at_size.expect([none], len(few))
-        found.append(SizeProbe(size, cross_fitted(at_size.features(none, few), labels, classes)))
+        at_size.expect([left], len(few))
+        found.append(SizeProbe(size, cross_fitted(at_size.features(left, few), labels, classes)))
     return found
 
 

@@ -20,7 +20,7 @@ def read_predictions(given: Any) -> npt.NDArray[Any] | None:
         given: `(n, C)` outputs or `(n,)` classes; or the path of a `.npy`, `.npz` or `.csv` file with them; `None` for none.
 
     Raises:
-        UsageError: there is no such file, it is of another kind, or it holds something else than numbers.
+        UsageError: there is no such file, it is of another kind, or it holds something else than finite numbers.
     """
     if given is None:
         return None
@@ -34,6 +34,12 @@ def read_predictions(given: Any) -> npt.NDArray[Any] | None:
         raise UsageError(
             f"The predictions are an array of {found.dtype}; expected numbers: a column for each class, or the class' number. Leave "
             "out columns of names."
+        )
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        rows = int((~np.isfinite(found)).reshape(len(found), -1).any(1).sum())
+        raise UsageError(
+            f"The predictions hold values that are no numbers (NaN or infinite), in {rows} of {len(found)} rows: the training diverged, "
+            "or cells are empty. Predict again with weights of an epoch before that."
         )
     _refuse_row_numbers(found)
     return found

@@ -107,7 +107,9 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
     identity = sha256_of_text(canonical_json(asked))
     if request.name is not None:
         require_recipes_folder(request.runs / request.name)
-    ledger = open_run(request.runs, request.name, f"{images.name}-diagnosis", asked)
+    of_run = request.of_run
+    called = f"{images.name}-diagnosis" if of_run is None else f"{of_run.name}-diagnosis-{recipe.name}"
+    ledger = open_run(request.runs, request.name, called, asked)
     done = ledger.folder / "diagnosis.json"
     if done.exists() and read_json(done).get("identity") == identity:
         return ledger.folder

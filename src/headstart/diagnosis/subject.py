@@ -143,6 +143,7 @@ def subject_of_module(
             "In training mode a batch has two images at least: batch norm has no statistics of one. Give `batch`."
         )
     _require_cpu(module, "The network", "model.cpu()")
+    _require_numbers(module, "The network")
     inputs = prepare(example[:2])
     outputs = _tried(module, inputs, f"The network failed on what `preprocess` returned, shape {tuple(inputs.shape)}")
     if head is not None:
@@ -165,6 +166,7 @@ def subject_of_module(
 def _check_head(head: nn.Module, features: torch.Tensor, classes: int) -> None:
     """Run a head once: it takes what the network gives, and has an output for each class."""
     _require_cpu(head, "The head", "head.cpu()")
+    _require_numbers(head, "The head")
     shape = tuple(features.shape)
     advice = "A head takes what the network returns."
     if features.ndim == 4:
@@ -188,6 +190,18 @@ def _require_cpu(module: nn.Module, what: str, remedy: str) -> None:
     if devices:
         raise UsageError(
             f"{what} is on {', '.join(sorted(devices))}; headstart diagnoses on the CPU. Move it first: {remedy}."
+        )
+
+
+def _require_numbers(module: nn.Module, what: str) -> None:
+    """Refuse a module whose training has diverged."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    lost = [name for name, value in tensors if value.is_floating_point() and not bool(value.isfinite().all())]
+    if lost:
+        raise UsageError(
+            f"{what} holds values that are no numbers (NaN or infinite) in {len(lost)} of {len(tensors)} tensors, {lost[0]} first: its "
+            "training diverged (cause 11, learning-rate), and nothing of what it computes can be judged. Train again with a tenth of "
+            "the rate, or hand over the weights of an epoch before that; the training's curve alone can be diagnosed with history."
         )
 
 

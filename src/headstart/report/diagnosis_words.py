@@ -109,10 +109,13 @@ def evidence(cause: Record, texts: Texts, record: Record | None = None) -> Inlin
         record: names the causes that it could also be; without it they are left out.
     """
     said = coded("diagnosis_evidence", cause["evidence"], texts)
-    if cause["status"] in ("cleared", "suspected") and cause["points"] is not None:
-        points = texts.difference_interval(as_shares(cause["points"]))
-        said += plain(" ") + texts.rich(_tried(cause, record, texts), points=points)
     alone = cause.get("points_alone")
+    if cause["status"] in ("cleared", "suspected") and cause["points"] is not None:
+        brought = {"points": texts.difference_interval(as_shares(cause["points"]))}
+        if alone is not None:
+            brought["alone"] = texts.difference_interval(as_shares(alone))
+        key = _tried(cause, record, texts)
+        said += plain(" ") + texts.rich(key, **{name: brought[name] for name in texts.placeholders(key)})
     if (
         cause["status"] == "proved"
         and alone is not None
@@ -135,6 +138,8 @@ def _tried(cause: Record, record: Record | None, texts: Texts) -> str:
             return own
         if record is not None and record["subject"].get("trained_further") and cause["id"] in OF_PIXELS:
             return f"{key}_trained_further"
+        if cause.get("points_alone") not in (None, cause["points"]):
+            return f"{key}_in_orders"
     return key
 
 

@@ -69,11 +69,12 @@ def repair_section(record: dict[str, Any], texts: Texts) -> list[Block]:
 def _commented(lines: str, texts: Texts) -> str:
     """Lines of code with their comments in the report's language; a comment that these texts do not know stays in English."""
     english = Texts("en")
-    for key in english.keys("diagnosis_comment"):
-        lines = re.sub(
-            rf"# {re.escape(english.get(key))}$", lambda _, key=key: f"# {texts.get(key)}", lines, flags=re.M
-        )
-    return lines
+    ours = {english.get(key): texts.get(key) for key in english.keys("diagnosis_comment")}
+
+    def told(comment: re.Match[str]) -> str:
+        return f"# {ours.get(comment[1], comment[1])}"
+
+    return re.sub(r"# (.*)$", told, lines, flags=re.MULTILINE)
 
 
 def compare_command(record: dict[str, Any], recipe: str) -> str:
