@@ -94,6 +94,16 @@ def choose_device(name: str = "auto") -> "torch.device":
     return torch.device(name)
 
 
+def wait_for(device: "torch.device") -> None:
+    """Wait until a GPU has done what it was given, so that a clock can be read."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def available_devices() -> list[str]:
     """Return the device types of this machine, slowest first."""
     import torch

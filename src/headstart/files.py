@@ -1,5 +1,6 @@
 """Files written whole or not at all: atomic writes, SHA-256, canonical JSON, and where caches live."""
 
+import errno
 import hashlib
 import json
 import mmap
@@ -15,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import RunError
+from headstart.errors import DataError, RunError
 
 _CHUNK_BYTES = 1 << 20  # chosen: large enough that hashing, not system calls, takes the time
 
@@ -77,6 +78,47 @@ def written_atomically(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def kept_in(folder: Path, what: str) -> Iterator[None]:
+    """Turn an error of the cache's disk inside the block into one that says what to do.
+
+    Args:
+        folder: of the cache; errors about files elsewhere pass.
+        what: that cannot be kept there, for the message.
+
+    Raises:
+        DataError: the folder cannot be written, or the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None and not str(error.filename).startswith(str(folder)):
+            raise
+        raise DataError(
+            f"{what} cannot be kept in {folder} ({error.strerror or error}). Free some space there, or let the environment variable "
+            "HEADSTART_CACHE name a folder that can be written."
+        ) from error
+
+
+def reserve(path: Path, start: int) -> None:
+    """Take the space of a file that was made long without being written, from a place on: on a full disk this is an error, and
+    writing through a memory map ends the process.
+    """
+    size = path.stat().st_size
+    with path.open("rb+") as stream:
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(stream.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # this file system cannot do so
+                    raise
+            else:
+                return
+        stream.seek(start)
+        while (left := size - stream.tell()) > 0:
+            stream.write(bytes(min(left, _CHUNK_BYTES)))
 
 
 def write_text(path: Path, text: str) -> None:

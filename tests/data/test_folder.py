@@ -250,6 +250,23 @@ def test_a_class_without_a_usable_image(tmp_path: Path) -> None:
     assert "none of the 3 files of class 'a' can be used (3 empty" in refused(tmp_path)
 
 
+def test_parts_without_class_folders_are_not_two_classes(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        write_images(tmp_path / part, 2)
+    said = refused(tmp_path)
+    assert "no class folders" in said
+    assert f"{tmp_path / 'test'}/<class>/" in said
+
+
+def test_a_link_to_itself_is_left_out(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_images(tmp_path / name, 2)
+    (tmp_path / "a" / "loop.png").symlink_to(tmp_path / "a" / "loop.png")
+    loaded = load(tmp_path)
+    assert len(loaded.labels) == 4
+    assert [file.path for file in loaded.left_out] == ["a/loop.png"]
+
+
 def test_parts_mixed_with_other_folders(tmp_path: Path) -> None:
     write_images(tmp_path / "train" / "a", 1)
     write_images(tmp_path / "extra" / "a", 1)

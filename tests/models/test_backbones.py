@@ -102,6 +102,14 @@ def test_without_network_the_error_says_where_the_file_should_be(
     assert str(tmp_path / "nowhere") in str(caught.value)
 
 
+def test_weights_that_no_hub_has_are_not_called_a_failed_download(tmp_path: Path) -> None:
+    with pytest.raises(WeightsUnavailableError, match="timm publishes none") as caught:
+        find_backbone("mobilenetv2_035", tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    with pytest.raises(UsageError, match=r"no weights 'nonsense' of 'mobilenetv2_100'. It has: ra_in1k"):
+        find_backbone("mobilenetv2_100.nonsense", tmp_path)
+
+
 def test_the_hubs_own_cache_serves_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository = timm.get_pretrained_cfg(TINY).hf_hub_id
     with torch.random.fork_rng(devices=[]):

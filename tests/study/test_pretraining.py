@@ -550,6 +550,19 @@ def test_an_unfinished_training_of_another_version_is_not_called_empty(
     assert (_request(tmp_path).folder / "checkpoint.safetensors").exists()
 
 
+def test_an_unfinished_training_whose_state_is_damaged_is_not_begun_again_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HistoryLogger, "on_epoch_begin", _killed_in_epoch_2)
+    with pytest.raises(Killed):
+        _run(_request(tmp_path))
+    path = _request(tmp_path).folder / "checkpoint.safetensors"
+    path.write_bytes(b"torn")
+    with pytest.raises(RunError, match="damaged or cannot be read"):
+        _run(_request(tmp_path))
+    assert path.read_bytes() == b"torn"
+
+
 def test_a_training_that_diverged_says_what_stands_in_the_way_of_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

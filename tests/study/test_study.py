@@ -375,7 +375,12 @@ def test_another_request_gets_another_folder_and_a_named_run_is_planned_anew(tmp
     assert (first.ledger.folder.name, second.ledger.folder.name) == ("digits", "digits-2")
     ledger = open_run(tmp_path / "runs", "digits", "digits", {"other": 1})
     assert ledger.folder == first.ledger.folder
-    assert not (ledger.folder / "plan.json").exists()
+    with first.ledger.locked(), pytest.raises(RunError, match="Another headstart"), ledger.locked():
+        pass
+    assert (ledger.folder / "plan.json").exists()  # the other process is working by it
+    with ledger.locked():
+        assert not (ledger.folder / "plan.json").exists()
+        assert read_json(ledger.folder / "request.json") == {"other": 1}
 
 
 def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:

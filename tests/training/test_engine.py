@@ -12,7 +12,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from headstart.errors import EnvironmentProblem
+from headstart.errors import EnvironmentProblem, RunError
 from headstart.models.looks import seen_once
 from headstart.models.network import NetworkSpec, build_network, freeze_batch_norm
 from headstart.records import EpochRecord, Preprocessing, Recipe
@@ -26,6 +26,7 @@ from headstart.training.callbacks import (
     ReduceLROnPlateau,
     TensorBoard,
 )
+from headstart.training.checkpoint import load_checkpoint
 from headstart.training.criterion import classification_loss
 from headstart.training.engine import (
     DivergedError,
@@ -257,11 +258,27 @@ def test_a_device_that_is_quick_writes_the_resume_file_seldom_and_at_the_end(
     assert _bytes(again) == _bytes(network)
 
 
-def test_a_damaged_checkpoint_is_thrown_away(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_put_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes(b"torn")
     damaged, _ = _train(tmp_path)
+    assert "is damaged" in caplog.text
+    assert (tmp_path / "checkpoint.safetensors.damaged").read_bytes() == b"torn"
     whole, _ = _train(tmp_path / "whole")
     assert _bytes(damaged) == _bytes(whole)
+
+
+def test_a_checkpoint_that_cannot_be_read_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(b"hours of work")
+
+    def denied(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(RunError, match=r"cannot be read \(Permission denied\)"):
+        load_checkpoint(path, torch.nn.Linear(2, 2), torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]))
+    monkeypatch.undo()
+    assert path.read_bytes() == b"hours of work"
 
 
 def test_the_network_ends_with_the_best_epochs_weights(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Frozen features: both engines agree, what is kept is not computed again, a failing export falls back."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from torch import nn
 
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.data.sources import load_images
+from headstart.errors import DataError
 from headstart.models.backbones import build_random_backbone, untrained_backbone
 from headstart.records import ImageSet, Preprocessing
 from headstart.study.observer import SilentObserver
 from headstart.training import frozen
-from headstart.training.features import extract_features
+from headstart.training.features import are_extracted, extract_features
 from headstart.training.frozen import FrozenNetwork, Way, choose_forward
 from tests.models.factory import TINY
 
@@ -146,3 +148,60 @@ def test_a_killed_extraction_leaves_nothing_that_could_be_taken_for_finished(
         extract_features(images, module, "k", PREPROCESSING, device=CPU, reporter=KillingReporter())
     assert not list(tmp_path.rglob("features.npy"))
     assert not list(tmp_path.rglob("facts.json"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "other"])
+def test_damaged_features_are_made_again(
+    images: ImageSet, module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+    whole = np.array(_extract(images, module).values)
+    (path,) = tmp_path.rglob("features.npy")
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "gone":
+        path.unlink()
+    else:
+        np.save(path, whole[:3])
+    assert not are_extracted(images, "tiny", PREPROCESSING, device=CPU)
+    assert np.array_equal(_extract(images, module).values, whole)
+    assert are_extracted(images, "tiny", PREPROCESSING, device=CPU)
+
+
+def test_a_full_disk_is_an_error_that_says_what_to_do_and_leaves_nothing(
+    images: ImageSet, module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+
+    def full(path: Path, start: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("headstart.training.features.reserve", full)
+    with pytest.raises(DataError, match=r"Features .* cannot be kept .*No space left on device.*HEADSTART_CACHE"):
+        _extract(images, module)
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".npy", ".tmp")]
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(
+    images: ImageSet, module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(DataError, match="HEADSTART_CACHE"):
+        _extract(images, module)
+
+
+def test_what_a_killed_extraction_left_is_cleared_and_a_shared_cache_is_only_read(
+    images: ImageSet, module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+    first = _extract(images, module)
+    (path,) = tmp_path.rglob("features.npy")
+    leftover = path.with_name(".features.npy.abcd.tmp")
+    leftover.write_bytes(b"torn")
+    path.unlink()
+    _extract(images, module)
+    assert not leftover.exists()
+    monkeypatch.setattr("headstart.training.features.os.access", lambda *_: False)
+    monkeypatch.setattr("headstart.training.features.FileLock", None)  # nobody may write there
+    assert np.array_equal(_extract(images, module).values, first.values)

@@ -1,6 +1,7 @@
 """What the terminal shows while a comparison runs, and at its end."""
 
 import json
+import shlex
 from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -201,7 +202,7 @@ def print_pretrained(console: Console, texts: Texts, made: "Pretrained") -> None
     ]
     for judged in json.loads(made.file.metadata["judged"]):
         lines += _judged(judged, texts)
-    lines.append(texts.get("cli.pretrain_use", path=str(made.file.path)))
+    lines.append(texts.get("cli.pretrain_use", path=shlex.quote(str(made.file.path))))
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

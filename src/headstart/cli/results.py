@@ -33,6 +33,7 @@ def report(
 def runs(folder: Runs = Path("runs"), lang: Language = None) -> None:
     """List the runs: what is done and what each found."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from headstart.report.language import Texts, resolve_language
@@ -49,7 +50,7 @@ def runs(folder: Runs = Path("runs"), lang: Language = None) -> None:
         table.add_column(texts.get(f"cli.runs_{key}"))
     for run in found:
         state = texts.get("cli.run_finished" if run.finished else "cli.run_unfinished")
-        table.add_row(run.name, str(run.trials_done), state, run.best or "–")
+        table.add_row(escape(run.name), str(run.trials_done), state, escape(run.best or "–"))
     console.print(table)
 
 

@@ -12,8 +12,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -25,12 +25,14 @@ from filelock import FileLock
 
 from headstart.data.decode import DECODER_VERSION
 from headstart.data.fingerprint import set_fingerprint
-from headstart.errors import DataError, RunError
-from headstart.files import cache_folder, canonical_json, read_json, write_text
+from headstart.errors import RunError
+from headstart.files import cache_folder, canonical_json, kept_in, read_json, write_text
 from headstart.records import Converted, Images, ImageSet, LeftOut, SizeCount
 
 _LAYOUT_VERSION = 1
 _VERIFIED_BYTES = 1 << 30  # up to 1 GiB (0.6 s of SHA-256, measured on 2 cores) pixels are hashed again at every use
+
+_DAMAGED = (RunError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 _log = logging.getLogger(__name__)
 
@@ -81,14 +83,17 @@ def cached_images(signature: str, build: Callable[[Path], ImageSet]) -> ImageSet
     """
     root = cache_folder() / "images"
     listing = root / "listings" / f"{signature}.json"
-    with _writable(root):
+    if listing.exists() and not os.access(listing.parent, os.W_OK):
+        with suppress(*_DAMAGED):  # a cache that others share and only read
+            return _read(root, listing)
+    with kept_in(root, "Decoded images"):
         listing.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(listing.with_suffix(".lock")):
             try:
                 return _read(root, listing)
             except FileNotFoundError:
                 pass
-            except (RunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except _DAMAGED as error:
                 _log.warning("The cached images of %s are damaged (%s) and are made again.", listing, error)
             building = root / f".building-{signature[:16]}"
             shutil.rmtree(building, ignore_errors=True)  # left there by a run that was killed
@@ -150,19 +155,6 @@ class ImageWriter:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._stream, header)
         return self._stream.tell()
-
-
-@contextmanager
-def _writable(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.filename is not None and not str(error.filename).startswith(str(root)):
-            raise
-        raise DataError(
-            f"Decoded images cannot be kept in {root} ({error.strerror or error}). Free some space there, or let the "
-            "environment variable HEADSTART_CACHE name a folder that can be written."
-        ) from error
 
 
 def _described(images: ImageSet) -> dict[str, Any]:

@@ -272,15 +272,17 @@ def _files_below(folder: str, root: str, above: tuple[tuple[int, int], ...]) -> 
         raise DataError(f"{folder} cannot be read ({error.strerror}). Check the folder and its permissions.") from error
     shown = Path(folder).relative_to(root).as_posix()
     for entry in entries:
-        if entry.is_dir():
-            yield from _files_below(entry.path, root, (*above, identity))
-            continue
         relative = f"{shown}/{entry.name}"
         try:
+            inside = entry.is_dir()
             seen = os.stat(entry.path)
-            yield SeenFile(relative, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
         except OSError:
             yield SeenFile(relative, -1, 0, 0)  # such as a link to nothing: decoding says so, and it is left out
+            continue
+        if inside:
+            yield from _files_below(entry.path, root, (*above, identity))
+        else:
+            yield SeenFile(relative, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 
 
 def _is_litter(name: str) -> bool:
@@ -295,6 +297,11 @@ def _part_folders(folder: Path, subfolders: Sequence[str]) -> dict[int, Path] | 
     named = [(name, _PART_NAMES.get(name.casefold())) for name in subfolders]
     parts = {name: part for name, part in named if part is not None and _entries(folder / name)[0]}
     if not parts:
+        if named and all(part is not None for _, part in named):
+            raise DataError(
+                f"{folder} holds {_quoted(subfolders)} with images in them, but no class folders: which class an image belongs to is "
+                f"not said. Expected {folder / subfolders[0]}/<class>/ with the images of each class."
+            )
         return None
     others = [name for name in subfolders if name not in parts]
     if others:

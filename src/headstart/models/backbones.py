@@ -84,7 +84,7 @@ def find_backbone(name: str, weights_dir: Path | None = None) -> Backbone:
         weights_dir: searched first; see `weights_folders`.
 
     Raises:
-        UsageError: timm has no such model; the message suggests near names.
+        UsageError: timm has no such model, or other weights of it; the message suggests near names.
         WeightsUnavailableError: nowhere on this machine and not reachable; the message says where the file should be.
         WeightsError: a file was found and does not fit.
     """
@@ -265,16 +265,36 @@ def _from_file(file: WeightsFile) -> Backbone:
 
 
 def _from_hub(name: str, weights_dir: Path | None) -> Backbone:
+    folders = ", ".join(str(folder) for folder in weights_folders(weights_dir))
+    _require_published(name, folders)
     try:
         module = _create_from_hub(name)
     except Exception as error:  # a download fails in as many ways as the hub's client and the network have
-        folders = ", ".join(str(folder) for folder in weights_folders(weights_dir))
         raise WeightsUnavailableError(
             f"No pretrained weights for {name!r}: not in {folders}, and the download failed ({type(error).__name__}). "
             f"Connect to the network, or put {name}.safetensors into one of these folders, or name its folder with "
             "--weights-dir (docs/weights.md shows the format). `headstart backbones` names files there that are not usable."
         ) from error
     return _describe(module, name, "hub", hash_of_state(module.state_dict()))
+
+
+def _require_published(name: str, folders: str) -> None:
+    """Refuse what no hub has: an architecture without published weights, or a name for other ones than there are.
+
+    Raises:
+        WeightsUnavailableError: there are none for the architecture.
+        UsageError: there are others; the message names them.
+    """
+    architecture, _, tag = name.partition(".")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
+    if not timm.list_pretrained(architecture) and not tags:
+        raise WeightsUnavailableError(
+            f"No pretrained weights for {name!r}: not in {folders}, and timm publishes none. If you have them, put {name}.safetensors "
+            "into one of these folders, or name its folder with --weights-dir (docs/weights.md shows the format); or choose another "
+            "backbone, `headstart backbones` lists some."
+        )
+    if tag and tag not in tags:
+        raise UsageError(f"timm has no weights {tag!r} of {architecture!r}. It has: {', '.join(tags)}.")
 
 
 def _create_from_hub(name: str) -> nn.Module:

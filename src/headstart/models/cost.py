@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from headstart.environment import wait_for
 from headstart.models.looks import sure_at_first
 
 _LATENCY_RUNS, _THROUGHPUT_RUNS, _THROUGHPUT_BATCH = 20, 3, 64  # chosen: under a second for the networks used here
@@ -75,8 +76,8 @@ def speed(network: nn.Module, input_size: int) -> Speed:
     one = _black_images(network, 1, input_size)
     many = _black_images(network, _THROUGHPUT_BATCH, input_size)
     with torch.inference_mode(), sure_at_first(network):
-        latency = statistics.median(_seconds(lambda: network(one), _LATENCY_RUNS))
-        batch = min(_seconds(lambda: network(many), _THROUGHPUT_RUNS))
+        latency = statistics.median(_seconds(lambda: network(one), _LATENCY_RUNS, one.device))
+        batch = min(_seconds(lambda: network(many), _THROUGHPUT_RUNS, many.device))
     return Speed(latency * 1000, _THROUGHPUT_BATCH / batch)
 
 
@@ -86,13 +87,13 @@ def _black_images(network: nn.Module, count: int, input_size: int) -> torch.Tens
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _seconds(call: Callable[[], Any], runs: int) -> list[float]:
+def _seconds(call: Callable[[], Any], runs: int, device: torch.device) -> list[float]:
     call()  # warm-up: the first call chooses kernels
+    wait_for(device)
     durations = []
     for _ in range(runs):
         started = time.perf_counter()
         call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        wait_for(device)
         durations.append(time.perf_counter() - started)
     return durations

@@ -21,6 +21,7 @@ from headstart.errors import RunError
 from headstart.files import read_json, sha256_of_file, write_json, written_atomically
 from headstart.records import RESULTS_SCHEMA_VERSION, Cost, EpochRecord, Preprocessing, Recipe, TrialResult
 
+_REQUEST, _PLAN = "request.json", "plan.json"
 _FOLDER_DIGITS = 16  # of the identity; 64 bits do not collide by accident
 _ARRAYS = ("test_indices", "test_labels", "test_logits", "val_labels", "val_logits", "train_correct")
 
@@ -42,10 +43,11 @@ class Ledger:
 
     Args:
         folder: made if missing.
+        request: what the run is asked for; written down by `locked`, which nobody enters while another process works on the run.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, request: dict[str, Any] | None = None) -> None:
+        self.folder, self._request = folder, request
 
     def trial_folder(self, identity: str) -> Path:
         """Return the folder of a trial, whether or not it exists."""
@@ -119,11 +121,19 @@ class Ledger:
         lock = FileLock(self.folder / ".lock")
         try:
             with lock.acquire(timeout=0):
+                self._note_request()
                 yield
         except Timeout as error:
             raise RunError(
                 f"Another headstart is working on {self.folder}. Wait for it, or choose another --name."
             ) from error
+
+    def _note_request(self) -> None:
+        """Write the request down; a plan that was made for another one is void."""
+        stored = self.folder / _REQUEST
+        if self._request is not None and (not stored.exists() or read_json(stored) != self._request):
+            write_json(stored, self._request)
+            (self.folder / _PLAN).unlink(missing_ok=True)
 
 
 def recipe_from_json(settings: dict[str, Any]) -> Recipe:
@@ -148,20 +158,13 @@ def open_run(runs: Path, name: str | None, data_name: str, request: dict[str, An
         request: JSON values that decide what the run does.
 
     Returns:
-        The ledger; its `request.json` is written.
+        The ledger; its `request.json` is written once it is locked.
     """
-    if name is not None:
-        ledger = Ledger(runs / name)
-    else:
-        number, ledger = 1, Ledger(runs / data_name)
-        while (ledger.folder / "request.json").exists() and read_json(ledger.folder / "request.json") != request:
-            number += 1
-            ledger = Ledger(runs / f"{data_name}-{number}")
-    stored = ledger.folder / "request.json"
-    if not stored.exists() or read_json(stored) != request:
-        write_json(stored, request)
-        (ledger.folder / "plan.json").unlink(missing_ok=True)
-    return ledger
+    folder, number = runs / (name or data_name), 1
+    while name is None and (folder / _REQUEST).exists() and read_json(folder / _REQUEST) != request:
+        number += 1
+        folder = runs / f"{data_name}-{number}"
+    return Ledger(folder, request)
 
 
 def list_runs(runs: Path) -> list[RunSummary]:

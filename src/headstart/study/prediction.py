@@ -10,6 +10,7 @@ from torch import nn
 
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.data.splits import JUDGED_TRAIN_IMAGES
+from headstart.environment import wait_for
 from headstart.files import read_rows
 from headstart.models.backbones import Backbone, build_random_backbone, seeded_torch, split_for_fine_tuning
 from headstart.models.cost import complexity
@@ -18,7 +19,7 @@ from headstart.models.network import BackboneClassifier, build_network, classifi
 from headstart.randomness import generator
 from headstart.records import ImageSet, Indices, Preprocessing, Recipe, Split
 from headstart.study.kinds import freeze_all_but_last
-from headstart.training.arithmetic import arithmetic_of, full_precision, wait_for
+from headstart.training.arithmetic import arithmetic_of, full_precision
 from headstart.training.averaging import WeightAverage
 from headstart.training.batches import ImageBatches
 from headstart.training.criterion import Criterion

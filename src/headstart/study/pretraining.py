@@ -6,6 +6,7 @@ small32_m.pretraining/  plan, learning curve and resume file while it trains
 """
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -180,7 +181,7 @@ def _require_same_judges(material: Material, done: WeightsFile) -> None:
     if missing:
         raise RunError(
             f"{path} is finished, and it was not judged on {', '.join(missing)}. `headstart compare DATA --backbone "
-            f"{path}` measures it there; to have it in the model card, name another --out."
+            f"{shlex.quote(str(path))}` measures it there; to have it in the model card, name another --out."
         )
 
 
@@ -208,9 +209,14 @@ def _make(material: Material, recipe: Recipe, observer: Observer, command: str) 
 
 
 def _require_readable_checkpoint(request: PretrainRequest) -> None:
-    """Hours of work are not thrown away because another version wrote them."""
+    """Hours of work are not thrown away because another version wrote them, or because they cannot be read just now."""
     path = request.folder / CHECKPOINT
     done = epochs_done(path, usable=False)
+    if path.exists() and not done:
+        raise RunError(
+            f"{path} should hold the state of this training, and it is damaged or cannot be read. Make it readable; or remove "
+            f"{request.folder} to begin again, or name another --out."
+        )
     if done and not epochs_done(path):
         raise RunError(
             f"{path} holds {epochs_in_words(done)} of this training, made by another version of headstart, which this one cannot go on "

@@ -17,7 +17,7 @@ from headstart.records import MIRRORING, Augmentation, DuplicateReport, ImageSet
 from headstart.study.checks import require, training_checks
 from headstart.study.judge import Judge, load_judges
 from headstart.study.observer import Observer, decoding_progress
-from headstart.study.resolving import backbone_preprocessing, channel_contract
+from headstart.study.resolving import backbone_preprocessing, channel_contract, interpolation_at
 from headstart.training.distillation import BothDirections
 
 DEFAULT_EPOCHS = 16
@@ -180,13 +180,15 @@ def val_images(pool: int, classes: int) -> int:
 
 def _recipe(request: PretrainRequest, images: ImageSet, split: Split, teacher: Backbone | None) -> Recipe:
     mean, std = channel_contract(images, split.train)
+    # As `compare` will feed it on images of this size.
+    interpolation = interpolation_at(request.input_size, images.canvas, "bilinear")
     return Recipe(
         name=request.architecture,
         kind="scratch",
         backbone=request.architecture,
         # The network starts from nothing; the only pretrained weights that it sees are its teacher's.
         weights_sha256=teacher.weights_sha256 if teacher else None,
-        preprocessing=Preprocessing(request.input_size, "bilinear", mean, std),
+        preprocessing=Preprocessing(request.input_size, interpolation, mean, std),
         input_size=request.input_size,
         augmentation=request.augmentation or ("crop-flip" if images.mirror_safe else "crop"),
         epochs=request.epochs or DEFAULT_EPOCHS,

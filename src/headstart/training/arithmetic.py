@@ -68,9 +68,3 @@ def full_precision() -> Iterator[None]:
     """
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given, so that a clock can be read."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from headstart.errors import RunError
 from headstart.files import written_atomically
 
 _log = logging.getLogger(__name__)
@@ -67,6 +68,13 @@ def epochs_done(path: Path, *, usable: bool = True) -> int:
         return 0
 
 
+def _unreadable(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"The training's state {path} cannot be read ({error.strerror or error}). Make it readable and run the same command again; "
+        "to begin anew, remove it."
+    )
+
+
 def load_checkpoint(
     path: Path, network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, Any]] | None:
@@ -75,10 +83,14 @@ def load_checkpoint(
     Returns:
         `(best weights, averaged weights, progress)`, or `None` if there is no checkpoint that is whole and of this format: the training
         then starts anew.
+
+    Raises:
+        RunError: the file is there and cannot be read.
     """
     if not path.exists():
         return None
     try:
+        path.open("rb").close()  # what cannot be opened is not damaged
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
@@ -89,9 +101,13 @@ def load_checkpoint(
                 return None
             progress: dict[str, Any] = json.loads(metadata["progress"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError):
-        path.unlink()
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        damaged = path.with_name(f"{path.name}.damaged")
+        path.replace(damaged)
+        _log.warning("%s is damaged (%s); it is kept as %s, and the training starts anew.", path, error, damaged.name)
         return None
+    except OSError as error:
+        raise _unreadable(path, error) from error
     parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "best": {}, "averaged": {}}
     optimizer_state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():

@@ -1,5 +1,7 @@
 """Frozen features: each image goes through the frozen network once, the result is kept on disk."""
 
+import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,11 +18,14 @@ from torch import nn
 from headstart.data.parallel import map_in_order
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.data.transfer import to_device
+from headstart.errors import RunError
 from headstart.files import (
     cache_folder,
     canonical_json,
+    kept_in,
     read_json,
     release_pages,
+    reserve,
     sha256_of_text,
     write_json,
     written_atomically,
@@ -30,6 +35,8 @@ from headstart.training.arithmetic import full_precision
 from headstart.training.frozen import FrozenNetwork, fastest
 from headstart.training.progress import Reporter
 from headstart.training.rows import held_rows
+
+_log = logging.getLogger(__name__)
 
 _CHUNK = 64  # images that a worker prepares at once; chosen: small enough for the cache, long against the handing over
 _FORMAT = 1  # raise it when the same key would hold other numbers
@@ -71,18 +78,25 @@ def extract_features(
 
     Returns:
         The features, in the order of the set.
+
+    Raises:
+        DataError: the cache folder cannot be written, or the disk is full.
     """
     folder = _folder(images, module_key, preprocessing, device, half_precision)
-    folder.mkdir(parents=True, exist_ok=True)
-    values_path, facts_path = folder / _VALUES, folder / _FACTS
-    with FileLock(folder / "lock"):
-        if not facts_path.exists():
+    if not os.access(folder, os.W_OK) and (found := _read(folder, len(images.images))) is not None:
+        return found  # a cache that others share and only read
+    with kept_in(cache_folder(), "Features of a frozen network"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            found = _read(folder, len(images.images))
+            if found is not None:
+                return found
+            for leftover in folder.glob(f".{_VALUES}.*"):  # of a run that was killed
+                leftover.unlink()
             key = network_key(module_key, preprocessing)
-            facts = _extract_to(values_path, images, module, key, preprocessing, device, reporter, half_precision)
-            write_json(facts_path, facts)
-        facts = read_json(facts_path)
-        values = np.load(values_path, mmap_mode="r")
-    return Features(values, facts["seconds"], facts["engine"])
+            facts = _extract_to(folder / _VALUES, images, module, key, preprocessing, device, reporter, half_precision)
+            write_json(folder / _FACTS, facts)
+            return Features(np.load(folder / _VALUES, mmap_mode="r"), facts["seconds"], facts["engine"])
 
 
 def network_key(module_key: str, preprocessing: Preprocessing) -> str:
@@ -99,7 +113,20 @@ def are_extracted(
     half_precision: bool = False,
 ) -> bool:
     """Whether `extract_features` with these arguments would read the result of an earlier time."""
-    return (_folder(images, module_key, preprocessing, device, half_precision) / _FACTS).exists()
+    return _read(_folder(images, module_key, preprocessing, device, half_precision), len(images.images)) is not None
+
+
+def _read(folder: Path, count: int) -> Features | None:
+    """The features of an earlier time; `None` where there are none, or they are not whole."""
+    if not (folder / _FACTS).exists():
+        return None
+    try:
+        facts, values = read_json(folder / _FACTS), np.load(folder / _VALUES, mmap_mode="r")
+        found = Features(values, facts["seconds"], facts["engine"])
+    except (RunError, OSError, ValueError, KeyError, EOFError) as error:
+        _log.warning("The features in %s are damaged (%s) and are made again.", folder, error)
+        return None
+    return found if len(values) == count else None
 
 
 def _folder(
@@ -135,6 +162,7 @@ def _extract_to(
     dtype = np.float16 if half_precision else np.float32
     with written_atomically(path) as temporary:
         values = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=(total, *shape))
+        reserve(temporary, values.offset)
         _fill(values, images, network, preprocessing, device, reporter)
         values.flush()
         del values
