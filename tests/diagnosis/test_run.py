@@ -164,7 +164,7 @@ def test_another_request_of_a_run_leaves_its_first_diagnosis_alone(tmp_path: Pat
     recipe = Recipe(name="mine", kind="probe", backbone="small32_s", preprocessing=Preprocessing(8))
     run = headstart.compare("digits", [recipe], seeds=1, limit=300, runs=tmp_path, language="en").folder
     first = headstart.diagnose(run, runs=tmp_path, language="en")
-    other = headstart.diagnose(run, runs=tmp_path, language="en", backbone="small32_m")
+    other = headstart.diagnose(run, runs=tmp_path, language="en", scratch=True)
     assert [one.folder.name for one in (first, other)] == ["digits-diagnosis-mine", "digits-diagnosis-mine-2"]
     assert headstart.diagnose(run, runs=tmp_path, language="en").record["created"] == first.record["created"]
 
