@@ -152,6 +152,12 @@ def test_a_network_that_works_in_place_is_measured_as_its_twin() -> None:
 def test_a_head_that_is_a_convolution_is_the_networks_own(tmp_path: Path) -> None:
     network = ConvolutionalHead().eval()
     assert find_classifier(network, network(torch.zeros(2, 3, 8, 8)), 10) == "classifier.1"
+    middle = nn.Sequential(
+        nn.Conv2d(3, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10), nn.Conv2d(10, 10, 1)
+    )
+    assert (
+        find_classifier(middle, torch.zeros(2, 10), 10) == "3"
+    )  # a linear layer comes before convolutions of the same width
     found = diagnose(tmp_path, network)
     head = next(cause for cause in found.causes if cause["id"] == 21)
     assert head["status"] == "proved"  # never trained, and judged by its own answers

@@ -180,9 +180,8 @@ def _distance(module: nn.Module, layer: nn.modules.batchnorm._BatchNorm, inputs:
 
 def _is_own(contract: Contract, arrival: Arrival) -> bool:
     """Whether a contract is what arrives already."""
-    if contract.standardised != arrival.standardised or (contract.order == "BGR") != (arrival.order == "BGR"):
-        return False
-    if arrival.shuffled is not None:
+    order = "RGB" if arrival.order == "gray" else arrival.order
+    if (contract.standardised, contract.order) != (arrival.standardised, order):
         return False
     expected = Preprocessing(arrival.size, mean=contract.mean, std=contract.std)
     scale = 1 / np.asarray(expected.std)

@@ -77,18 +77,20 @@ def fed_at_first_convolution(module: nn.Module) -> Iterator[Callable[[torch.Tens
 def find_classifier(module: nn.Module, outputs: torch.Tensor, classes: int) -> str | None:
     """Name of the module's own last linear layer, if its outputs have one number for each class, or one for two classes.
 
-    A 1x1 convolution whose scores are averaged over positions, as in SqueezeNet, is such a layer, too.
+    Where there is none, a 1x1 convolution whose scores are averaged over positions, as in SqueezeNet, is such a layer, too.
     """
     if outputs.ndim != 2 or outputs.shape[1] not in ((classes, 1) if classes == 2 else (classes,)):
         return None
     wanted = outputs.shape[1]
-    linear = [
+    layers = list(module.named_modules())
+    linear = [name for name, layer in layers if isinstance(layer, nn.Linear) and layer.out_features == wanted]
+    pointwise = [
         name
-        for name, layer in module.named_modules()
-        if (isinstance(layer, nn.Linear) and layer.out_features == wanted)
-        or (isinstance(layer, nn.Conv2d) and layer.out_channels == wanted and layer.kernel_size == (1, 1))
+        for name, layer in layers
+        if isinstance(layer, nn.Conv2d) and layer.out_channels == wanted and layer.kernel_size == (1, 1)
     ]
-    return linear[-1] if linear else None
+    found = linear or pointwise  # a small 1x1 convolution may also stand in the middle of a network
+    return found[-1] if found else None
 
 
 def one_tensor(outputs: Any) -> torch.Tensor:

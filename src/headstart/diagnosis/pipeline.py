@@ -142,7 +142,7 @@ class Pipeline:
         contract = contract_with(self.arrival, self.repairs, cell)
         content = _content(self.arrival, contract, cell)
         aliased = _is_aliased(self.arrival, cell, round(content / self.arrival.crop), self.images.canvas)
-        shuffled = _is_shuffled(self.arrival, self.repairs, cell)
+        shuffled = _shuffled_with(self.arrival, self.repairs, cell) is not None
         return {
             **asdict(contract),
             "channel_order": self.arrival.order if shuffled else contract.channel_order,
@@ -298,9 +298,9 @@ def _is_aliased(arrival: Arrival, cell: Cell, side: int, canvas: int) -> bool:
     return 7 in cell and arrival.interpolation == "bilinear-aliased" and side < canvas
 
 
-def _is_shuffled(arrival: Arrival, repairs: Repairs, cell: Cell) -> bool:
-    """Whether the channels come in an order that is neither RGB nor BGR."""
-    return arrival.shuffled is not None and (5 in cell or not repairs.ordered)
+def _shuffled_with(arrival: Arrival, repairs: Repairs, cell: Cell) -> list[int] | None:
+    """Which pixel channels are shown, where their order is neither RGB nor BGR and these faults leave it so."""
+    return None if repairs.ordered and 5 not in cell else arrival.shuffled
 
 
 def _standardised_with(arrival: Arrival, repairs: Repairs, cell: Cell) -> Standardised:
@@ -312,8 +312,8 @@ def pixels_with(arrival: Arrival, repairs: Repairs, cell: Cell, images: Images) 
     ours, faulty = arrival.preprocessing(), contract_with(arrival, repairs, cell)
     if arrival.order == "gray":  # colour is thrown away, with and without the faults
         images = _in_gray(images)
-    if arrival.shuffled is not None and _is_shuffled(arrival, repairs, cell):
-        images = images[..., arrival.shuffled]
+    if (shuffled := _shuffled_with(arrival, repairs, cell)) is not None:
+        images = images[..., shuffled]
     size, content = faulty.input_size, _content(arrival, faulty, cell)
     whole = round(content / arrival.crop)  # of which the centre is seen, with and without the faults
     if _is_aliased(arrival, cell, whole, images.shape[1]):
