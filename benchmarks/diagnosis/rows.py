@@ -38,7 +38,7 @@ def files_of(paths: list[Path]) -> Files:
 
 
 def rows_of(files: Files) -> list[Row]:
-    """The rows of all files with their names; a case that two files have is refused."""
+    """The rows of all files with their names, by name, whenever each was measured; a case that two files have is refused."""
     rows: dict[str, Row] = {}
     origin: dict[str, Path] = {}
     for path, results in files.items():
@@ -46,4 +46,4 @@ def rows_of(files: Files) -> list[Row]:
             if name in rows:
                 raise SystemExit(f"{name} is in {origin[name]} and in {path}: name one of the two with --results.")
             rows[name], origin[name] = {**row, "name": name}, path
-    return list(rows.values())
+    return [rows[name] for name in sorted(rows)]

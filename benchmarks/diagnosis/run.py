@@ -7,9 +7,9 @@ DIR of CIFAR-10 has train/<class>/ (or <class>/), that of Tiny ImageNet <class>/
 mobilenetv2_100.safetensors and mobilenetv2_035.safetensors. Results are written after each case, into the file of its part:
 diagnosis_tune.json or diagnosis_report.json in benchmarks/results/, or in the folder that --out names; a case that is there
 is not run again. A case that fails is kept with its error, counted as nothing found, and run again by `--retry`; `--changed`
-runs those again that were run with other code of headstart's or of this benchmark. At the end the tables and figures of docs/
-are written from all results, as table.py, costs.py, examples.py and figures.py do by themselves; with --out, which is for
-trials, the docs stay as they are.
+runs those again that were run with other code of headstart's or of this benchmark, the longest ago first. At the end the
+tables and figures of docs/ are written from all results, as table.py, costs.py, examples.py and figures.py do by themselves;
+with --out, which is for trials, the docs stay as they are.
 
 With `--jobs 2` two cases run at a time, each on its share of the machine's cores; a file that another process is writing is
 refused.
@@ -28,7 +28,7 @@ import os
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -100,18 +100,31 @@ def main() -> None:
             for name, row in some["cases"].items()
             if not (arguments.retry and "error" in row) and not (arguments.changed and row.get("code") != code)
         }
-        waiting = [case for case in chosen if case.name not in done][: arguments.limit_cases]
+        ages = [name for some in results.values() for name in some["cases"]]
+        waiting = oldest_first([case for case in chosen if case.name not in done], ages)[: arguments.limit_cases]
         for number, (case, row) in enumerate(_rows(waiting, folders, arguments.jobs), start=1):
             print(f"[{number}/{len(waiting)}] {case.name}: {_said(row)} ({row['case_seconds']} s)", flush=True)
             if "left" not in row:
                 of_part = results[case.part]
                 date = datetime.date.today().isoformat()
+                of_part["cases"].pop(case.name, None)  # a file has its rows in the order in which they were measured
                 of_part["cases"][case.name] = {**row, "code": code, "date": date}
                 of_part["environment"] = describe_environment(torch.device("cpu"))
                 of_part["jobs"] = arguments.jobs
                 write_json(files[case.part], of_part)
         if arguments.out is None:
             write_docs()
+
+
+def oldest_first(cases: Sequence[Case], measured: Sequence[str]) -> list[Case]:
+    """Cases that were measured before, the longest ago first, then the others.
+
+    Args:
+        cases: in their own order.
+        measured: names of cases, the longest ago first.
+    """
+    age = {name: place for place, name in enumerate(measured)}
+    return sorted(cases, key=lambda case: age.get(case.name, len(age)))
 
 
 @contextmanager

@@ -249,10 +249,20 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert reason_of(tmp_path / "pipe.png") == "not-a-file"
 
 
+def test_a_file_is_decoded_the_same_whether_it_is_read_as_a_whole_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "a.png", noise(1))
+    whole = decode_file(path)
+    monkeypatch.setattr("headstart.data.decode._READ_WHOLE", 10)
+    assert np.array_equal(whole.image, noise(1))
+    assert np.array_equal(decode_file(path).image, whole.image)
+
+
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "a.png", noise(1))
 
-    def refuse(self: Path, mode: str = "r") -> None:
+    def refuse(self: Path, mode: str = "r", buffering: int = -1) -> None:
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "open", refuse)

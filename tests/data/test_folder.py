@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from headstart.data import folder as folder_module
+from headstart.data.decode import read_size
 from headstart.data.folder import choose_canvas, load_folder, scan_folder
 from headstart.errors import DataError
 from headstart.records import ImageSet
@@ -182,6 +183,29 @@ def test_a_damaged_file_does_not_decide_the_canvas(tmp_path: Path) -> None:
     images = load(tmp_path)
     assert len(images.labels) == 4
     assert images.canvas == choose_canvas([(20, 20), (28, 28)] * 2)
+
+
+@pytest.mark.parametrize("others", [3, 9])
+def test_all_sides_decide_the_canvas_whatever_those_looked_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    monkeypatch.setattr("headstart.data.folder._FEW", 2)
+    sides = [20] * 6 + [28] * others
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for index, side in enumerate(sides):
+            Image.fromarray(noise(index, side, side)).save(tmp_path / name / f"{index:02}.png")
+    asked: list[str] = []
+
+    def noted(path: Path) -> tuple[int, int]:
+        asked.append(path.name)
+        return read_size(path)
+
+    monkeypatch.setattr("headstart.data.folder.read_size", noted)
+    images = load(tmp_path)
+    assert asked == ["00.png", "00.png"]
+    assert images.canvas == choose_canvas([(side, side) for side in sides])
+    assert {size.width: size.count for size in images.original_sizes} == {20: 12, 28: 2 * others}
 
 
 @pytest.mark.parametrize(

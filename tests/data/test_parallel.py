@@ -1,7 +1,10 @@
-"""Work on many threads: order kept, memory bounded, errors passed on."""
+"""Work on many threads and in processes: order kept, memory bounded, errors passed on."""
 
+import logging
+import os
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -50,3 +53,39 @@ def test_an_error_is_passed_on_and_stops_the_rest() -> None:
     with pytest.raises(KeyError, match="ten"):
         list(map_in_order(fail, range(100_000)))
     assert len(done) < 2000
+
+
+def test_processes_give_the_same_and_are_others_than_this_one() -> None:
+    seen: list[tuple[int, int]] = []
+    told = partial(map_in_order, progress=lambda done, total: seen.append((done, total)), workers=2, chunk=7)
+    results = list(told(_with_process, range(50), processes=True))
+    assert [item for item, _ in results] == list(range(50))
+    assert os.getpid() not in {process for _, process in results}
+    assert seen == [(done, 50) for done in [*range(7, 50, 7), 50]]
+
+
+def test_an_error_in_a_process_is_passed_on() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(map_in_order(_reciprocal, [2, 1, 0], workers=2, chunk=1, processes=True))
+
+
+def test_threads_do_the_rest_where_a_process_dies(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        ended = partial(_ends_any_other_process, here=os.getpid())
+        results = list(map_in_order(ended, range(40), workers=2, chunk=4, processes=True))
+    assert results == list(range(40))
+    assert "threads do the rest" in caplog.text
+
+
+def _with_process(item: int) -> tuple[int, int]:
+    return item, os.getpid()
+
+
+def _reciprocal(item: int) -> float:
+    return 1 / item
+
+
+def _ends_any_other_process(item: int, here: int) -> int:
+    if item == 21 and os.getpid() != here:
+        os._exit(1)  # as a decoder that crashes does
+    return item

@@ -11,7 +11,14 @@ from torch import nn
 
 from headstart.models.network import NetworkSpec, build_network
 from headstart.records import Preprocessing, Recipe
-from headstart.training.arithmetic import Arithmetic, arithmetic_of, choose_arithmetic, full_precision
+from headstart.training.arithmetic import (
+    Arithmetic,
+    arithmetic_of,
+    choose_arithmetic,
+    full_precision,
+    threads_for,
+    torch_threads,
+)
 from headstart.training.batches import ImageBatches
 from headstart.training.callbacks import Callback
 from headstart.training.engine import DivergedError, Fitted, Training, make_optimizer, train_network
@@ -23,10 +30,12 @@ RECIPE = Recipe(
 
 
 @pytest.mark.parametrize("bfloat16", [True, False])
-@pytest.mark.parametrize("device_type", ["cpu", "mps"])
-def test_only_cuda_is_treated_in_its_own_way(device_type: str, bfloat16: bool) -> None:
+@pytest.mark.parametrize(("device_type", "fused"), [("cpu", True), ("mps", None)])
+def test_other_devices_compute_in_float32_and_are_read_at_once(
+    device_type: str, fused: bool | None, bfloat16: bool
+) -> None:
     chosen = choose_arithmetic(device_type, bfloat16)
-    assert (chosen.dtype, chosen.fused, chosen.read_every) == (torch.float32, None, 1)
+    assert (chosen.dtype, chosen.fused, chosen.read_every) == (torch.float32, fused, 1)
 
 
 def test_cuda_takes_bfloat16_where_it_has_it() -> None:
@@ -78,12 +87,12 @@ def test_full_precision_is_put_back() -> None:
 def test_a_fused_optimizer_makes_the_same_steps(name: Any) -> None:
     recipe, results = RECIPE.with_changes(optimizer=name, weight_decay=0.01), []
     for fused in (None, True):
-        network = build_network(NetworkSpec("cnn", 10, 8, width=8), 0)
+        network = build_network(NetworkSpec("cnn", 10, 8, width=8), 0).to(memory_format=torch.channels_last).eval()
         optimizer = make_optimizer(network, recipe, fused)
         assert {group["fused"] for group in optimizer.param_groups} == {fused}
         for step in range(3):
-            for parameter in network.parameters():
-                parameter.grad = torch.sin(torch.arange(parameter.numel()) + step).view_as(parameter)
+            optimizer.zero_grad()
+            network(torch.sin(torch.arange(4 * 3 * 64) + step).view(4, 3, 8, 8)).square().mean().backward()
             optimizer.step()
         results.append(torch.cat([parameter.detach().flatten() for parameter in network.parameters()]))
     assert torch.allclose(results[0], results[1], rtol=1e-4, atol=1e-6)
@@ -162,3 +171,14 @@ def test_a_training_in_bfloat16_learns_as_one_in_float32_does(tmp_path: Path, mo
     assert exact != rounded
     assert refitted.history[0].train_loss == pytest.approx(fitted.history[0].train_loss, rel=0.05)
     assert min(fitted.history[-1].val_accuracy, refitted.history[-1].val_accuracy) > 0.75
+
+
+def test_a_small_step_runs_on_one_thread_and_the_others_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert threads_for(64 * 1280 * 10) == 1
+    assert threads_for(256 * 1280 * 1000) == 4
+    monkeypatch.undo()
+    before = torch.get_num_threads()
+    with torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before

@@ -23,6 +23,9 @@ from headstart.records import Converted, Images, ImageSet, LeftOut, SizeCount
 LARGEST_CANVAS = 256  # chosen: networks here look at 224 pixels at most, and 256 leaves room for a crop
 SMALLEST_CANVAS = 8
 _CANVAS_STEP = 8  # chosen: networks halve the image several times
+_FEW = 64  # chosen: of a set in which every tenth image has another size, one in a thousand looks uniform in so many
+_MANY = 4000  # chosen: decoding so many takes as long as starting processes does
+_SMALL, _MANY_CORES = 96, 6  # by measurements at 32 to 256 px on two cores, and at 64 px on 16
 _EXAMPLES = 5  # paths shown for each conversion
 _PART_NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
 _PART_WORDS = ("train", "val", "test")
@@ -168,14 +171,16 @@ def choose_canvas(sizes: Sequence[tuple[int, int]]) -> int:
 def _decode_all(listing: Listing, target: Path, *, progress: Callable[[int, int], None] | None) -> ImageSet:
     """Decode every file of a listing into `target/images.npy`."""
     paths = [listing.root / file.path for file in listing.files]
-    sizes = [size for size in map_in_order(_size_or_none, paths) if size is not None]
+    sizes = _sizes(paths)
     if not sizes:
         _check_usable(listing, [], list(map_in_order(partial(_prepared, canvas=SMALLEST_CANVAS), paths)))
     canvas = choose_canvas(sizes)
     while True:
         ready: list[_Ready] = []
+        prepared = partial(_prepared, canvas=canvas)
+        apart = _processes_pay(len(paths), canvas)
         with ImageWriter(target / "images.npy", canvas, len(paths)) as writer:
-            for one in map_in_order(partial(_prepared, canvas=canvas), paths, progress=progress):
+            for one in map_in_order(prepared, paths, progress=progress, processes=apart):
                 if one.pixels is not None:
                     writer.append(one.pixels)
                 ready.append(replace(one, pixels=None))
@@ -221,6 +226,27 @@ def _assembled(listing: Listing, target: Path, ready: Sequence[_Ready], used: Se
             for (width, height), count in sorted(sizes.items(), key=lambda entry: (-entry[1], entry[0]))
         ),
     )
+
+
+def _processes_pay(files: int, canvas: int) -> bool:
+    """Whether files are decoded sooner by processes than by threads (docs/log.md).
+
+    Of larger images the decoders do most of the work, which threads share as well, and what processes hand back has to be copied;
+    but with many cores threads wait for each other all the time.
+    """
+    return files >= _MANY and (canvas <= _SMALL or (os.cpu_count() or 1) >= _MANY_CORES)
+
+
+def _sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """The sizes that headers tell: of a few files where these are all of one side, otherwise of all that have a header.
+
+    The sides of all files decide in the end (`_decode_all`); headers are read so that they need not be decoded twice.
+    """
+    few = paths[:: max(len(paths) // _FEW, 1)]
+    sizes = [size for size in map_in_order(_size_or_none, few) if size is not None]
+    if len({min(size) for size in sizes}) != 1 and len(few) < len(paths):
+        sizes = [size for size in map_in_order(_size_or_none, paths) if size is not None]
+    return sizes
 
 
 def _size_or_none(path: Path) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ Every kind has one function from the shared `Bench` to a `Trained` network. None
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from headstart.models.backbones import (
     seeded_torch,
     split_for_fine_tuning,
 )
+from headstart.models.cost import Speed
 from headstart.models.fast import FastCNN, images_to_whiten
 from headstart.models.network import (
     BackboneClassifier,
@@ -35,6 +36,7 @@ from headstart.models.network import (
 from headstart.models.weights import hash_of_state
 from headstart.randomness import derive_seed
 from headstart.records import ImageSet, Kind, Logits, Preprocessing, Recipe, Split
+from headstart.training.arithmetic import threads_for, torch_threads
 from headstart.training.batches import ArrayBatches, Batches, ImageBatches
 from headstart.training.callbacks import Callback, HistoryLogger, TensorBoard
 from headstart.training.engine import Fitted, predict_logits, train_network
@@ -56,6 +58,8 @@ class Bench:
     reporter: Reporter
     callbacks: tuple[Callback, ...] = ()
     tensorboard: bool = False
+    paces: dict[str, Speed] = field(default_factory=dict)
+    """Of networks that were timed, by their structure: trainings of one recipe differ in their weights alone."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,9 @@ def _train_probe(bench: Bench, recipe: Recipe, backbone: Backbone | None, seed: 
             linear.load_state_dict(_initial_head(bench, backbone, seed))
         linear = linear.to(bench.device)
         train, val = (_array_batches(bench, features.values, part) for part in (bench.split.train, bench.split.val))
-        fitted = _fit(bench, recipe, linear, train, val, seed, folder)
+        # On two threads a small step takes twice as long as on one wherever a third is at work, such as the terminal's (docs/log.md).
+        with torch_threads(threads_for(recipe.batch_size * linear.weight.numel())):
+            fitted = _fit(bench, recipe, linear, train, val, seed, folder)
         weight, bias = linear.weight.detach().cpu(), linear.bias.detach().cpu()
     head_seconds = fitted.seconds if fitted else time.perf_counter() - started
     network, spec = _classifier(bench, recipe, backbone, module)

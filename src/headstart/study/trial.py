@@ -5,15 +5,16 @@ once, at the end.
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from headstart.data.splits import JUDGED_TRAIN_IMAGES, evenly_spaced
 from headstart.environment import describe_environment
+from headstart.files import canonical_json
 from headstart.models.backbones import Backbone
-from headstart.models.cost import complexity, speed
+from headstart.models.cost import Speed, complexity, speed
 from headstart.models.network import NetworkSpec
 from headstart.records import Cost, EpochRecord, Recipe, TrialResult
 from headstart.study.kinds import TRAINERS, Bench, Trained
@@ -58,7 +59,7 @@ def run_trial(
         bench.reporter.advance(2)
         test_logits = trained.logits(split.test)
         bench.reporter.advance(3)
-    cost = _measure(trained)
+    cost = _measure(trained, bench.paces)
     fitted = trained.fitted
     # Epochs of a run that was interrupted and resumed took their time in that one.
     wall_seconds = time.perf_counter() - started + (fitted.earlier_seconds if fitted else 0.0)
@@ -83,9 +84,12 @@ def run_trial(
     return FinishedTrial(result, trained.network, trained.spec)
 
 
-def _measure(trained: Trained) -> Cost:
+def _measure(trained: Trained, paces: dict[str, Speed]) -> Cost:
     size = complexity(trained.network, trained.spec.input_size)
-    pace = speed(trained.network, trained.spec.input_size)
+    structure = canonical_json(asdict(trained.spec))
+    if structure not in paces:
+        paces[structure] = speed(trained.network, trained.spec.input_size)
+    pace = paces[structure]
     parts = (trained.data_seconds, trained.features_seconds, trained.head_seconds, trained.network_seconds)
     return Cost(
         parameters=size.parameters,

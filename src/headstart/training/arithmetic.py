@@ -13,6 +13,9 @@ import torch
 _READ_EVERY = (
     50  # chosen: a fraction of a second of a small network; every look at the loss makes the host wait for the GPU
 )
+_WORTH_THREADS = 1 << 24
+"""Multiply-adds (chosen between 8 million, where one thread was as quick as two, and 74 million, where two were; docs/log.md)."""
+
 _SAVE_EVERY = 10.0  # chosen: what a kill may cost; a GPU's epoch of small images takes less than writing a resume file
 
 
@@ -43,10 +46,12 @@ def choose_arithmetic(device_type: str, bfloat16: bool) -> Arithmetic:
     """Choose by the device's type, and whether it computes with bfloat16 in hardware.
 
     >>> choose_arithmetic("cpu", bfloat16=True)
-    Arithmetic(device_type='cpu', dtype=torch.float32, fused=None, read_every=1, save_every=0.0)
+    Arithmetic(device_type='cpu', dtype=torch.float32, fused=True, read_every=1, save_every=0.0)
     """
     if device_type != "cuda":
-        return Arithmetic(device_type, torch.float32, fused=None, read_every=1)
+        # On the CPU a third to a fifth of the time (docs/log.md); on Apple's GPUs it was not tried.
+        fused = True if device_type == "cpu" else None
+        return Arithmetic(device_type, torch.float32, fused=fused, read_every=1)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     return Arithmetic(device_type, dtype, fused=True, read_every=_READ_EVERY, save_every=_SAVE_EVERY)
 
@@ -58,6 +63,26 @@ def arithmetic_of(device: torch.device) -> Arithmetic:
     with torch.cuda.device(device):
         # Older GPUs emulate bfloat16, more slowly than they compute with float32.
         return choose_arithmetic(device.type, torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def threads_for(products: int) -> int:
+    """How many of PyTorch's threads a small step is worth: one, where handing the work to others takes longer than doing it.
+
+    Args:
+        products: multiply-adds of the step's largest product.
+    """
+    return 1 if products < _WORTH_THREADS else torch.get_num_threads()
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let PyTorch compute on so many threads meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -119,4 +119,9 @@ def load_checkpoint(
             parts[part][rest] = value
     network.load_state_dict(parts["network"])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": optimizer_state})
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                # As the parameter lies in memory: fused kernels go through both side by side, without a look at their strides.
+                state[key] = torch.empty_like(parameter).copy_(value)
     return parts["best"], parts["averaged"], progress

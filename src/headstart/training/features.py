@@ -3,8 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from headstart.files import (
     written_atomically,
 )
 from headstart.records import ImageSet, Preprocessing
-from headstart.training.arithmetic import full_precision
+from headstart.training.arithmetic import full_precision, torch_threads
 from headstart.training.frozen import FrozenNetwork, fastest
 from headstart.training.progress import Reporter
 from headstart.training.rows import held_rows
@@ -191,7 +190,7 @@ def _fill(
     begins, workers = range(0, total, chunk), network.way.workers
     # Closed here, whatever happens: an interruption must not leave threads at work behind it.
     results = map_in_order(extract, begins, workers=workers, chunk=1)
-    with full_precision(), _torch_threads(network), closing(results) as counts:
+    with full_precision(), torch_threads(_threads_beside(network)), closing(results) as counts:
         for count in counts:
             done += count
             if done % held < count:
@@ -200,17 +199,10 @@ def _fill(
             reporter.advance(done, rate=done / (time.perf_counter() - started))
 
 
-@contextmanager
-def _torch_threads(network: FrozenNetwork) -> Iterator[None]:
+def _threads_beside(network: FrozenNetwork) -> int:
     """One thread of PyTorch's beside another engine.
 
     Preparing pixels takes it a twentieth of the time, but its other threads would then wait by spinning on the cores that the
     engine needs: MobileNetV2 at 96 px took 13.7 s for 20,000 images, and takes 9.8 s (docs/log.md).
     """
-    threads = torch.get_num_threads()
-    if network.engine == "onnxruntime":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    return 1 if network.engine == "onnxruntime" else torch.get_num_threads()

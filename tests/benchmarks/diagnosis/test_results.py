@@ -88,6 +88,15 @@ def test_changed_runs_the_rows_of_other_code_again_in_both_files(bench: Bench, t
     assert {row["code"] for row in rows_of(files_of(measured_files(tmp_path)))} == {"second"}
 
 
+def test_changed_begins_with_the_row_that_was_measured_the_longest_ago(bench: Bench, tmp_path: Path) -> None:
+    first, second, third = bench("--part", "report", "--limit-cases", "3", out=tmp_path)
+    bench.code = "second"
+    assert bench("--part", "report", "--limit-cases", "1", "--changed", out=tmp_path) == [first]
+    bench.code = "third"
+    again = bench("--part", "report", "--limit-cases", "3", "--changed", out=tmp_path)
+    assert again == [second, third, first]
+
+
 def test_the_docs_are_written_at_the_end_unless_the_results_are_elsewhere(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
