@@ -31,6 +31,25 @@ def test_speed_is_positive() -> None:
     assert measured.images_per_second > 0
 
 
+@pytest.mark.parametrize(("seconds", "passes"), [(0.001, (21, 4)), (0.4, (4, 4)), (2.0, (2, 2))])
+def test_a_slow_network_is_timed_less_often(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, passes: tuple[int, int]
+) -> None:
+    now, seen = [0.0], []
+
+    class Slow(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            now[0] += seconds
+            seen.append(len(images))
+            return images
+
+    monkeypatch.setattr("headstart.models.cost.time.perf_counter", lambda: now[0])
+    measured = speed(Slow(), 8)
+    assert (seen.count(1), seen.count(64)) == passes
+    assert measured.latency_ms == pytest.approx(1000 * seconds)
+    assert measured.images_per_second == pytest.approx(64 / seconds)
+
+
 def test_same_seed_same_weights_and_global_state_untouched() -> None:
     spec = NetworkSpec("cnn", 3, 16, width=4)
     before = torch.random.get_rng_state()

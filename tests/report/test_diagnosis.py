@@ -20,7 +20,17 @@ from headstart.report.diagnosis import (
     write_diagnosis_report,
 )
 from headstart.report.diagnosis_words import evidence
-from headstart.report.document import Claim, CodeBlock, Details, Document, Heading, Paragraph, Table, plain_text
+from headstart.report.document import (
+    Claim,
+    CodeBlock,
+    Details,
+    Document,
+    Figure,
+    Heading,
+    Paragraph,
+    Table,
+    plain_text,
+)
 from headstart.report.figures.canvas import columns
 from headstart.report.figures.diagnosis import waterfall_steps
 from headstart.report.language import LANGUAGES, Texts
@@ -71,6 +81,24 @@ def test_the_waterfall_goes_from_the_failing_to_the_repaired_accuracy() -> None:
     first = waterfall_steps(classroom_diagnosis())[0]
     assert first.low == pytest.approx(0.286 + 0.501)
     assert first.high == pytest.approx(0.286 + 0.539)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_waterfall_says_where_its_points_are_shares_of_more_than_is_repaired(language: str) -> None:
+    said = Texts(language).get("diagnosis.waterfall_caption_all")
+
+    def caption(record: dict[str, Any]) -> str:
+        (figure,) = (
+            one for one in _section(build_diagnosis_document(record, language), "waterfall") if isinstance(one, Figure)
+        )
+        return figure.caption
+
+    record = many_causes_diagnosis()
+    assert said not in caption(record)
+    record["experiment"]["factors"].append(10)
+    assert said in caption(record)
+    record["experiment"]["design"] = "full-factorial"
+    assert said not in caption(record)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

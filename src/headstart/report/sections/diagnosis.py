@@ -85,6 +85,8 @@ def waterfall_section(record: dict[str, Any], texts: Texts) -> list[Block]:
         caption.append(texts.get("diagnosis.waterfall_caption_left"))
     if any(entry["cause"] is None for entry in record["waterfall"]):
         caption.append(texts.get("diagnosis.waterfall_caption_rest"))
+    if _shares_of_all(record):
+        caption.append(texts.get("diagnosis.waterfall_caption_all"))
     return [
         Heading(2, texts.get("diagnosis.waterfall_heading"), "waterfall"),
         Figure(
@@ -99,6 +101,12 @@ def waterfall_section(record: dict[str, Any], texts: Texts) -> list[Block]:
             ),
         ),
     ]
+
+
+def _shares_of_all(record: dict[str, Any]) -> bool:
+    """Whether the points are shares of a repair of all that is suspected, since not every subset was measured."""
+    proved = {cause["id"] for cause in record["causes"] if cause["status"] == "proved"}
+    return record["experiment"]["design"] == "sampled-orders" and not proved.issuperset(record["experiment"]["factors"])
 
 
 def causes_section(record: dict[str, Any], texts: Texts) -> list[Block]:
