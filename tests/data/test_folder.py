@@ -185,6 +185,19 @@ def test_a_damaged_file_does_not_decide_the_canvas(tmp_path: Path) -> None:
     assert images.canvas == choose_canvas([(20, 20), (28, 28)] * 2)
 
 
+@pytest.mark.parametrize("many", [2, 100])
+def test_processes_decode_with_the_settings_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    for seed, name in enumerate(("a", "b")):
+        write_images(tmp_path / name, 3, first_seed=10 * seed)
+    path = tmp_path / "a" / "000.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    monkeypatch.setattr("headstart.data.folder._MANY", many)
+    monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
+    assert len(load(tmp_path).labels) == 6
+
+
 @pytest.mark.parametrize("others", [3, 9])
 def test_all_sides_decide_the_canvas_whatever_those_looked_at_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int

@@ -29,7 +29,7 @@ def test_no_items() -> None:
 
 
 def test_only_a_few_results_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("headstart.data.parallel.cores", lambda: 2)
     lock, started = threading.Lock(), [0]
 
     def count(item: int) -> int:
@@ -69,6 +69,27 @@ def test_an_error_in_a_process_is_passed_on() -> None:
         list(map_in_order(_reciprocal, [2, 1, 0], workers=2, chunk=1, processes=True))
 
 
+def test_an_error_of_the_progress_display_is_no_breakdown() -> None:
+    def closed(done: int, total: int) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        list(map_in_order(_with_process, range(9), progress=closed, workers=2, processes=True))
+
+
+def test_threads_do_everything_where_no_process_can_start(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("daemonic processes are not allowed to have children")
+
+    monkeypatch.setattr("loky.ProcessPoolExecutor.submit", refused)
+    with caplog.at_level(logging.WARNING):
+        results = list(map_in_order(_with_process, range(9), workers=2, processes=True))
+    assert results == [(item, os.getpid()) for item in range(9)]
+    assert "AssertionError" in caplog.text
+
+
 def test_threads_do_the_rest_where_a_process_dies(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         ended = partial(_ends_any_other_process, here=os.getpid())
@@ -87,5 +108,5 @@ def _reciprocal(item: int) -> float:
 
 def _ends_any_other_process(item: int, here: int) -> int:
     if item == 21 and os.getpid() != here:
-        os._exit(1)  # as a decoder that crashes does
+        os._exit(1)  # as one that the system ends for its memory
     return item

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -165,6 +165,23 @@ _OTHER_SIGNATURES = (  # images, but not of a format read here: the reason says 
     (0, b"qoif", "QOI"),
     *((0, b"P%d%c" % (kind, space), "PNM") for kind in range(1, 7) for space in b" \n\t\r"),
 )
+
+
+class DecoderSettings(NamedTuple):
+    """Pillow's settings of a process that change what is decoded; `most_pixels` of an image, `None` means any number."""
+
+    most_pixels: int | None
+    takes_truncated: bool
+
+
+def decoder_settings() -> DecoderSettings:
+    """Those of this process, which its user may have changed."""
+    return DecoderSettings(Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+
+
+def use_decoder_settings(settings: DecoderSettings) -> None:
+    """Decode as another process does."""
+    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = settings
 
 
 def decode_file(path: str | os.PathLike[str]) -> Decoded:

@@ -14,9 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from headstart.data.cache import ImageWriter, SeenFile, cached_images, listing_signature
-from headstart.data.decode import Undecodable, decode_file, read_size, to_canvas
+from headstart.data.decode import (
+    DecoderSettings,
+    Undecodable,
+    decode_file,
+    decoder_settings,
+    read_size,
+    to_canvas,
+    use_decoder_settings,
+)
 from headstart.data.fingerprint import image_hash, set_fingerprint
-from headstart.data.parallel import map_in_order
+from headstart.data.parallel import cores, map_in_order
 from headstart.errors import DataError
 from headstart.records import Converted, Images, ImageSet, LeftOut, SizeCount
 
@@ -173,11 +181,15 @@ def _decode_all(listing: Listing, target: Path, *, progress: Callable[[int, int]
     paths = [listing.root / file.path for file in listing.files]
     sizes = _sizes(paths)
     if not sizes:
-        _check_usable(listing, [], list(map_in_order(partial(_prepared, canvas=SMALLEST_CANVAS), paths)))
+        _check_usable(
+            listing,
+            [],
+            list(map_in_order(partial(_prepared, canvas=SMALLEST_CANVAS, settings=decoder_settings()), paths)),
+        )
     canvas = choose_canvas(sizes)
     while True:
         ready: list[_Ready] = []
-        prepared = partial(_prepared, canvas=canvas)
+        prepared = partial(_prepared, canvas=canvas, settings=decoder_settings())
         apart = _processes_pay(len(paths), canvas)
         with ImageWriter(target / "images.npy", canvas, len(paths)) as writer:
             for one in map_in_order(prepared, paths, progress=progress, processes=apart):
@@ -234,7 +246,7 @@ def _processes_pay(files: int, canvas: int) -> bool:
     Of larger images the decoders do most of the work, which threads share as well, and what processes hand back has to be copied;
     but with many cores threads wait for each other all the time.
     """
-    return files >= _MANY and (canvas <= _SMALL or (os.cpu_count() or 1) >= _MANY_CORES)
+    return files >= _MANY and (canvas <= _SMALL or cores() >= _MANY_CORES)
 
 
 def _sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
@@ -257,7 +269,8 @@ def _size_or_none(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _prepared(path: Path, canvas: int) -> _Ready:
+def _prepared(path: Path, canvas: int, settings: DecoderSettings) -> _Ready:
+    use_decoder_settings(settings)  # in another process, too
     try:
         decoded = decode_file(path)
     except Undecodable as error:
