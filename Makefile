@@ -43,8 +43,8 @@ notebooks: $(VENV)/ready-dev
 
 # Against TensorFlow, plain PyTorch and scikit-learn: hours, alone on the machine (docs/benchmarks.md).
 bench: $(VENV)/ready-bench
-	$(BIN)/python -m benchmarks.speed.run --cifar10 $(CIFAR10) --weights $(WEIGHTS) $(if $(PARTS),--parts $(PARTS)) $(BENCH)
-	$(BIN)/python -m benchmarks.speed.table
+	$(BIN)/python -m benchmarks.speed.run --cifar10 $(CIFAR10) --weights $(WEIGHTS) $(if $(PARTS),--parts $(PARTS)) $(BENCH); \
+	measured=$$?; $(BIN)/python -m benchmarks.speed.table && exit $$measured
 
 # A stamp is made last, so an installation that was interrupted is taken up again.
 $(VENV)/ready: pyproject.toml

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from headstart.files import write_json
+from headstart.files import sha256_of_text, write_json
 from headstart.randomness import generator
 
 PARTS = ("train", "test")
@@ -38,7 +38,7 @@ def png_folder(source: Path, work: Path) -> Path:
         )
     if source.is_dir() and {file.suffix for part in PARTS for file in _files(source, part)} == {".png"}:
         return source
-    target = work / "cifar10-png"
+    target = _place(source, work) / "cifar10-png"
     if target.exists():
         return target
     with _new_folder(target) as made:
@@ -52,9 +52,17 @@ def png_folder(source: Path, work: Path) -> Path:
     return target
 
 
+def _place(source: Path, work: Path) -> Path:
+    """A folder for what is made of a source as it is now: of another one, or a changed one, everything is made anew."""
+    seen = source.stat()
+    place = work / sha256_of_text(f"{source} {seen.st_size} {seen.st_mtime_ns}")[:8]
+    place.mkdir(exist_ok=True)
+    return place
+
+
 def part_of(folder: Path, work: Path, per_class: int) -> Path:
     """A copy of the first images of each class: `per_class` of train and a third as many of test."""
-    target = work / f"cifar10-{per_class}"
+    target = _place(folder, work) / f"cifar10-{per_class}"
     if not target.exists():
         with _new_folder(target) as made:
             for part, wanted in zip(PARTS, (per_class, per_class // 3), strict=True):
@@ -67,7 +75,7 @@ def part_of(folder: Path, work: Path, per_class: int) -> Path:
 
 def arrays_of(folder: Path, work: Path) -> Path:
     """The images of a folder as arrays, as data sets that come with a framework have them."""
-    target = work / f"{folder.name}-{len(_files(folder, 'train'))}.npz"
+    target = _place(folder, work) / f"{folder.name}.npz"
     if not target.exists():
         arrays = {}
         for part in PARTS:

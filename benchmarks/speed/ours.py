@@ -211,7 +211,13 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     val: ArrayBatches | RecomputedBatches
     if arguments.cached:
         kept = extract_features(
-            images, trunk, "measured trunk", preprocessing, device=CPU, reporter=SilentObserver(), half_precision=True
+            images,
+            trunk,
+            f"{backbone.weights_sha256}|trunk",
+            preprocessing,
+            device=CPU,
+            reporter=SilentObserver(),
+            half_precision=True,
         )
         train, val = (ArrayBatches(kept.values, images.labels, part) for part in (split.train, split.val))
         facts |= {"extraction_seconds": kept.seconds, "kept_bytes": kept.values.nbytes}

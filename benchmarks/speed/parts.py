@@ -157,7 +157,7 @@ def probe(setting: Setting) -> Iterator[Row]:
     features_file, labels_file = setting.work / "probe-features.npy", setting.work / "probe-labels.npy"
     files = ("--features", features_file, "--labels", labels_file)
     data = ("--arrays", setting.arrays, "--weights", setting.weights, "--size", TRANSFER_SIZE)
-    made = script("ours", "probe-data", *data, *files, cache=setting.work / "cache").facts
+    made = _in_empty_cache(setting, partial(script, "ours", "probe-data", *data, *files)).facts
     values = L2_VALUES[::4] if setting.quick else L2_VALUES
     wanted = ("--l2", ",".join(map(str, values)))
     ours, peers = in_turns(
@@ -307,8 +307,11 @@ def finetune(setting: Setting) -> Iterator[Row]:
     epochs = 1 if setting.quick else FINE_TUNED_EPOCHS
     data = ("--data", setting.cifar10, "--weights", setting.weights)
     arguments: list[Word] = ["finetune", *data, "--images", images, "--epochs", epochs]
-    run = partial(script, "ours", *arguments, cache=setting.work / "cache")
-    ours, peers = in_turns(setting.rounds_or(3), partial(run, "--cached"), run)
+    ours, peers = in_turns(
+        setting.rounds_or(3),
+        partial(_in_empty_cache, setting, partial(script, "ours", *arguments, "--cached")),
+        partial(_in_empty_cache, setting, partial(script, "ours", *arguments)),
+    )
     facts = ours[0].facts
     yield {
         **_timed("finetune", _reported(ours, "median_epoch_seconds"), _reported(peers, "median_epoch_seconds")),

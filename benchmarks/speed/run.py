@@ -6,7 +6,8 @@ To be run from the repository's root, with the extra `bench` installed (`make be
 train/<class>/ and test/<class>/, or an archive of one; the folder of weights has mobilenetv2_100.safetensors.
 
 What is measured runs in a process of its own, ours and the peer's in turns, on as many threads as each takes by itself. Rows
-are written to `benchmarks/results/speed.json` as soon as they are measured; a row of another name keeps its place.
+are written to `benchmarks/results/speed.json` as soon as they are measured; rows of other parts keep their place. A part whose process
+fails does not end the others.
 `python -m benchmarks.speed.table` writes docs/benchmarks.md from them.
 
 features    images/s of frozen MobileNetV2 at 96, 160 and 224 px against Keras' `predict`; both networks alone
@@ -39,7 +40,7 @@ from headstart.files import read_json, write_json
 from .data import arrays_of, part_of, png_folder
 from .keras_weights import weights_file
 from .parts import PARTS
-from .processes import ROOT
+from .processes import ROOT, FailedProcessError
 from .setting import Row, Setting
 from .targets import TARGETS
 
@@ -54,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar10", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--parts", default="all", help="all, or such as features,probe")
     parser.add_argument("--rounds", type=int, help="of everything; default: 3, and 1 of what takes long")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/speed.json")
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "bench", help="for what is made on the way")
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("--budget", help="of the part memory, such as 15m")
     parser.add_argument("--folder-images", default="20000,100000", help="of the part folder: two numbers at least")
     arguments = parser.parse_args()
-    names = arguments.parts.split(",")
+    names = list(PARTS) if arguments.parts == "all" else arguments.parts.split(",")
     if unknown := sorted(set(names) - set(PARTS)):
         raise SystemExit(f"There is no part {', '.join(unknown)}. There are {', '.join(PARTS)}.")
     if len(set(arguments.folder_images.split(","))) < 2:
@@ -75,20 +76,38 @@ def main() -> None:
     out = (arguments.out or (setting.work / "quick.json" if setting.quick else RESULTS)).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = read_json(out) if out.exists() else {}
-    for name in names:
-        busy = psutil.cpu_percent(interval=2.0)
-        warning = ": something else is at work, the numbers will suffer" if busy > _IDLE_PERCENT else ""
-        print(f"== {name} (processor {busy:.0f}% busy before{warning})", flush=True)
-        facts = _circumstances(setting, busy)
-        started = time.perf_counter()
-        part = results.setdefault(name, {"rows": []})
+    failed = [name for name in names if not _measured(name, setting, results, out)]
+    if failed:
+        raise SystemExit(
+            f"Not measured to their end: {', '.join(failed)}. Their messages are above; what was measured is in {out}."
+        )
+
+
+def _measured(name: str, setting: Setting, results: dict[str, Any], out: Path) -> bool:
+    """Measure a part and keep each row; `False` where one of its processes failed: those of the other parts are not to blame."""
+    busy = psutil.cpu_percent(interval=2.0)
+    warning = ": something else is at work, the numbers will suffer" if busy > _IDLE_PERCENT else ""
+    print(f"== {name} (processor {busy:.0f}% busy before{warning})", flush=True)
+    facts = _circumstances(setting, busy)
+    started = time.perf_counter()
+    part, now = results.setdefault(name, {"rows": []}), set[str]()
+    try:
         for row in PARTS[name](setting):
+            now.add(row["name"])
             goal = TARGETS[row["target"]]
             judged = {"part": name, **row, "measure": goal.measure, "bar": goal.bar, "stretch": goal.stretch}
             part["rows"] = [one for one in part["rows"] if one["name"] != row["name"]] + [judged | facts]
             part["seconds"] = round(time.perf_counter() - started, 1)
             write_json(out, results)  # after each row: what is measured is not lost with what is interrupted
             print(f"{row['name']}: {_said(row)}", flush=True)
+    except FailedProcessError as error:
+        print(f"{name}: {error}", flush=True)
+        return False
+    part["rows"] = [
+        row for row in part["rows"] if row["name"] in now
+    ]  # such as folders of other sizes, of an earlier time
+    write_json(out, results)
+    return True
 
 
 def _setting(arguments: argparse.Namespace) -> Setting:

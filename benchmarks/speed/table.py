@@ -299,12 +299,14 @@ def machine(results: dict[str, Any], rows: list[Row]) -> str:
     lines = []
     for facts in _distinct(rows, _machine_of):
         mine = [row for row in rows if _machine_of(row) == facts]
-        dates = sorted({row["date"] for row in mine})
-        names = ", ".join(dict.fromkeys(row["part"] for row in mine))
+        when: dict[str, dict[str, None]] = {}
+        for row in mine:
+            when.setdefault(row["date"], {})[row["part"]] = None
+        dated = "; ".join(f"on {date} {', '.join(when[date])}" for date in sorted(when))
         busiest = max(row["busy_before_percent"] for row in mine)
-        span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
         lines.append(
-            f"Measured on {span} ({names}): {facts}. Processor busy with other work before a part: at most {busiest:.0f}%."
+            f"Measured {dated}, each with the code of its day: {facts}. "
+            f"Processor busy with other work before a part: at most {busiest:.0f}%."
         )
     minutes = ", ".join(f"{name} {part['seconds'] / 60:,.0f}" for name, part in results.items())
     return "\n".join([*lines, f"Minutes that the parts took: {minutes}."])

@@ -80,7 +80,7 @@ def test_a_plan_that_fits_its_budget_says_nothing_of_it(tmp_path: Path) -> None:
     ("language", "words"), [("en", "16 epochs, about 1 h 2 min"), ("es", "16 épocas, unos 1 h 2 min")]
 )
 def test_a_pretraining_says_how_long_it_takes(language: str, words: str) -> None:
-    said = _pretraining_said(PretrainingPlan(16, 3720.0, 3800.0, 32, 32), language)
+    said = _pretraining_said(PretrainingPlan(16, 3720.0, 3800.0, 32, 32, train_images=5000), language)
     assert words in said
     assert len(said.splitlines()) == 1
 
@@ -107,8 +107,23 @@ def test_a_pretraining_says_how_long_it_takes(language: str, words: str) -> None
     ],
 )
 def test_a_pretraining_says_that_it_does_not_fit_and_that_images_are_shrunk(language: str, lines: list[str]) -> None:
-    said = _pretraining_said(PretrainingPlan(1, 180.0, 60.0, 32, 64), language)
+    said = _pretraining_said(PretrainingPlan(1, 180.0, 60.0, 32, 64, train_images=5000), language)
     assert [line.rstrip() for line in said.splitlines()] == lines
+
+
+@pytest.mark.parametrize(
+    ("language", "goes_on", "few"),
+    [
+        ("en", "It goes on after 30 epochs of an earlier run; about 1 h are left.", "900 images are few"),
+        ("es", "Continúa tras 30 épocas de una ejecución anterior; quedan unos 1 h.", "900 imágenes son pocas"),
+    ],
+)
+def test_a_pretraining_says_what_it_goes_on_from_and_that_its_images_are_few(
+    language: str, goes_on: str, few: str
+) -> None:
+    said = _pretraining_said(PretrainingPlan(60, 7200.0, None, 32, 32, train_images=900, epochs_done=30), language)
+    assert said.splitlines()[1].rstrip() == goes_on
+    assert said.splitlines()[2].startswith(few)
 
 
 def _pretraining_said(plan: PretrainingPlan, language: str) -> str:

@@ -173,6 +173,16 @@ def test_a_small_backbone_sees_its_own_size_where_the_images_are_no_larger(
     assert default_input_size(canvas, native) == expected
 
 
+@pytest.mark.parametrize(
+    ("canvas", "native", "expected"),
+    [(40, 32, 40), (64, 32, 48), (256, 32, 48), (64, 28, 40), (256, 64, 64), (64, 8, 8)],
+)
+def test_of_larger_images_a_small_backbone_sees_at_most_half_as_much_again(
+    canvas: int, native: int, expected: int
+) -> None:
+    assert default_input_size(canvas, native) == expected
+
+
 def test_a_network_of_one_size_says_so(tmp_path: Path) -> None:
     assert untrained_backbone("test_vit").fixed_size
     assert not untrained_backbone(TINY).fixed_size

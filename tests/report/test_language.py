@@ -35,7 +35,13 @@ CODES = {
         *("other-mode", "cropped"),
     ),
     "kinds": ("scratch", "probe", "finetune", "majority", "random-features"),
-    "verdict": ("not_run_no-weights", "not_run_not-pretrained", "not_run_budget", "not_run_failed"),
+    "verdict": (
+        "not_run_no-weights",
+        "not_run_not-pretrained",
+        "not_run_pretrained-on-these",
+        "not_run_budget",
+        "not_run_failed",
+    ),
     "statistics": tuple(f"method_{method}" for method in ("wilson", "bootstrap", "newcombe", "none")),
 }
 

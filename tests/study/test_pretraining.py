@@ -32,6 +32,7 @@ from headstart.study.planning import PretrainingPlan
 from headstart.study.pretraining import Pretrained, run_pretraining
 from headstart.study.pretraining_request import (
     PretrainRequest,
+    gather_material,
     teacher_key,
     teacher_network,
     teacher_preprocessing,
@@ -108,7 +109,7 @@ def test_it_writes_a_file_and_a_card_and_finds_them_done_the_second_time(tmp_pat
 def test_the_file_goes_wherever_a_backbone_goes(tmp_path: Path) -> None:
     made = _run(_request(tmp_path))
     outcome = run_study(
-        StudyRequest(backbones=(str(made.file.path),), seeds=1, epochs=1, limit=300, runs=tmp_path / "runs"),
+        StudyRequest(backbones=(str(made.file.path),), seeds=1, epochs=1, limit=400, runs=tmp_path / "runs"),
         CPU,
         SilentObserver(),
     )
@@ -561,6 +562,28 @@ def test_an_unfinished_training_whose_state_is_damaged_is_not_begun_again_unaske
     with pytest.raises(RunError, match="damaged or cannot be read"):
         _run(_request(tmp_path))
     assert path.read_bytes() == b"torn"
+
+
+def test_a_disk_that_fails_is_an_error_with_the_way_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("headstart.study.pretraining.train_network", full)
+    with pytest.raises(RunError, match=r"No space left.*goes on after the last epoch"):
+        _run(_request(tmp_path))
+
+
+def test_a_folder_is_no_file_to_write_to(tmp_path: Path) -> None:
+    request = _request(tmp_path)
+    request.path.mkdir()
+    with pytest.raises(RunError, match=r"is a folder.*backbone\.safetensors"):
+        _run(request)
+
+
+def test_few_images_are_not_gone_through_thousands_of_times(tmp_path: Path) -> None:
+    material = gather_material(_request(tmp_path, epochs=None, budget_seconds=1e6), CPU, SilentObserver())
+    material.request.folder.mkdir()
+    assert pretraining_plan.plan_pretraining(material).epochs == pretraining_plan.MOST_EPOCHS
 
 
 def test_a_training_that_diverged_says_what_stands_in_the_way_of_another(

@@ -17,12 +17,14 @@ import torch
 from safetensors.torch import save_file
 
 from headstart.bundle import load_bundle
+from headstart.data.sources import load_images
 from headstart.errors import RunError, UsageError
 from headstart.files import read_json, write_json
 from headstart.models import weights
 from headstart.models.backbones import build_backbone, find_backbone
 from headstart.models.weights import BUNDLED_WEIGHTS
 from headstart.records import NotRun, Recipe, Split, TrialResult, trial_identity
+from headstart.study.checks import knows_the_test_images
 from headstart.study.ledger import Ledger, list_runs, open_run
 from headstart.study.observer import SilentObserver
 from headstart.study.planning import Plan
@@ -229,6 +231,37 @@ def test_of_a_family_that_no_hub_has_it_is_said_how_to_make_it(tmp_path: Path, m
     outcome, notes = _run(request)
     assert notes.ran == ["random-features", "majority"]
     assert outcome.not_run == (NotRun("small32_l-probe", "not-pretrained", "small32_l"),)
+
+
+def test_what_an_engine_refuses_is_the_failure_of_its_recipe_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("headstart.study.kinds.fit_probe", refused)
+    outcome, notes = _run(_request(tmp_path, recipes=(f"{TINY}-probe", "majority")))
+    assert notes.ran == ["majority"]
+    assert [(missing.name, missing.reason) for missing in outcome.not_run] == [(f"{TINY}-probe", "failed")]
+    assert "can't allocate memory" in outcome.not_run[0].detail
+
+
+def test_a_backbone_is_not_judged_on_the_images_that_it_was_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = load_images("digits", limit=_request(tmp_path).limit).fingerprint
+    file = write_tiny_weights(tmp_path / "made", data_fingerprint=known)
+    request = _request(tmp_path, backbones=(str(file),), recipes=())
+    with pytest.raises(UsageError, match="pretrained on these very images"):
+        _run(request)
+    assert not (tmp_path / "runs").exists()
+    # Where nobody asked for it by name, the others go on without it.
+    monkeypatch.setattr("headstart.study.run.default_backbones", lambda _: (str(file),))
+    outcome, notes = _run(_request(tmp_path, backbones=(), recipes=()))
+    assert notes.ran == ["fast", "cnn", "random-features", "majority"]
+    assert {missing.reason for missing in outcome.not_run} == {"pretrained-on-these"}
+    with_test = replace(load_images("digits"), official_part=np.full(1797, 2, np.int8))
+    assert not knows_the_test_images(replace(find_backbone(str(file)), pretrained_on=with_test.fingerprint), with_test)
 
 
 def test_two_files_of_one_architecture_are_kept_apart(tmp_path: Path) -> None:

@@ -373,6 +373,13 @@ def test_history_files_hold_the_curve(tmp_path: Path) -> None:
     assert [EpochRecord(**line) for line in lines] == list(fitted.history)
 
 
+def test_a_curve_that_cannot_be_written_ends_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "history.csv").mkdir()  # as good as a spreadsheet that holds it
+    _, fitted = _train(tmp_path, callbacks=[HistoryLogger(tmp_path)])
+    assert len(fitted.history) == RECIPE.epochs
+    assert "learning curve cannot be written" in caplog.text
+
+
 def test_array_batches_give_rows_in_order() -> None:
     values = np.arange(12, dtype=np.float16).reshape(6, 2)
     batches = ArrayBatches(values, np.arange(6), np.array([4, 1, 3]))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headstart.diagnosing import Diagnosis
     from headstart.study.pretraining import Pretrained
 
+_FEW_TO_PRETRAIN = 5000  # chosen: the bundled backbones learned from twenty times as many
 _LISTED_FILES = 20  # chosen: a screen's worth; the report lists all
 
 
@@ -133,6 +134,12 @@ class TerminalObserver:
         texts = self._texts
         epochs = texts.many("units.epochs", plan.epochs)
         self._say("cli.pretrain_plan", epochs=epochs, duration=texts.duration(plan.predicted_seconds))
+        if plan.epochs_done:
+            left = plan.predicted_seconds * (1 - plan.epochs_done / plan.epochs)
+            done = texts.many("units.epochs", plan.epochs_done)
+            self._say("cli.pretrain_goes_on", done=done, duration=texts.duration(left))
+        if plan.train_images < _FEW_TO_PRETRAIN:
+            self._say("cli.pretrain_few", images=texts.count(plan.train_images))
         if plan.is_over_budget and plan.budget_seconds is not None:
             self._say("cli.pretrain_over_budget", budget=texts.duration(plan.budget_seconds))
         if plan.canvas != plan.input_size:

@@ -16,6 +16,11 @@ JUDGED_TRAIN_IMAGES = 10_000
 _EXAMPLES = 10  # records.DuplicateReport says up to ten
 
 
+def has_own_test(images: ImageSet) -> bool:
+    """Whether a set came with a test part, which pretraining leaves alone."""
+    return images.official_part is not None and bool((images.official_part == TEST).any())
+
+
 def make_split(
     images: ImageSet,
     *,

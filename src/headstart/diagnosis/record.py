@@ -21,7 +21,7 @@ from headstart.version import __version__
 
 DIAGNOSIS_SCHEMA_VERSION = 2
 
-RULES_VERSION = 6
+RULES_VERSION = 7
 """Raised where causes are judged by other rules, or our own trials are made otherwise, so that a diagnosis of before is
 not taken for one of now."""
 

@@ -33,6 +33,7 @@ from headstart.errors import UsageError
 from headstart.files import canonical_json, read_json, sha256_of_text, write_json, write_text
 from headstart.models.backbones import find_backbone
 from headstart.records import ImageSet, Recipe, Split
+from headstart.study.checks import refuse_known_test_images
 from headstart.study.kinds import Bench
 from headstart.study.ledger import open_run
 from headstart.study.observer import Observer, decoding_progress
@@ -89,6 +90,7 @@ def diagnose_recipe(request: DiagnosisRequest, device: torch.device, observer: O
         )
     backbone = find_backbone(recipe.backbone, request.weights_dir)
     require_same_weights(recipe, backbone)
+    refuse_known_test_images(backbone, images)
     failing = resolve_recipe(recipe, images, split, backbone, Overrides())
     asked = {
         "diagnosis": RULES_VERSION,

@@ -60,6 +60,7 @@ class Backbone:
         preprocessing: at its native size.
         path: of the weight file, where there is one.
         fixed_size: whether it takes images of its native size only, as many transformers do.
+        pretrained_on: fingerprint of the images of its pretraining, where its file has it.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Backbone:
     preprocessing: Preprocessing
     path: Path | None = field(default=None, compare=False)
     fixed_size: bool = False
+    pretrained_on: str | None = field(default=None, compare=False)
 
 
 def find_backbone(name: str, weights_dir: Path | None = None) -> Backbone:
@@ -183,25 +185,26 @@ def default_input_size(canvas: int, native_size: int) -> int:
         native_size: side that the backbone was pretrained at.
 
     Returns:
-        For a backbone made for small images its native size, or for larger images a multiple of 8 up to 64 px: such images
-        keep their size. For the others a multiple of 32, their stride: small images are enlarged up to four times, to
+        For a backbone made for small images its native size, or for larger images a multiple of 8 up to one and a half times that,
+        and up to 64 px. For the others a multiple of 32, their stride: small images are enlarged up to four times, to
         between 96 and 128 px; larger ones keep their size, up to the native one.
 
-    Not measured: whether real images of 40 to 64 px are seen better at their own size or at the native one. Measured is
-    that 32 px images enlarged to 36 to 48 px lose 3 to 5 points with 5,000 labels and 5 to 8 with 500 (`small32_m` on
-    CIFAR-10, docs/log.md); but enlarging adds no details, and real images of that size have some.
+    Measured (docs/log.md): real images of 64 px are told apart better at 48 px than at 32 (by 3 to 4 points) and than at 64 (by 3 to 5), by
+    each of the three bundled backbones; enlarging adds no details, and 32 px images enlarged to 36 to 48 px lose 3 to 5 points with
+    5,000 labels and 5 to 8 with 500 (`small32_m` on CIFAR-10).
 
     >>> [default_input_size(canvas, 224) for canvas in (8, 32, 64, 150, 256)]
     [96, 128, 128, 160, 224]
     >>> [default_input_size(canvas, 32) for canvas in (8, 32, 50, 64, 256)]
-    [32, 32, 56, 64, 64]
+    [32, 32, 48, 48, 48]
     >>> [default_input_size(canvas, 28) for canvas in (8, 28, 32)]
     [28, 28, 32]
     """
     if canvas <= native_size <= LARGEST_IMAGE:
         return native_size
     if native_size <= LARGEST_IMAGE:
-        return min(-(-canvas // _SMALL_STRIDE) * _SMALL_STRIDE, LARGEST_IMAGE)
+        most = max(3 * native_size // 2 // _SMALL_STRIDE * _SMALL_STRIDE, native_size)
+        return min(-(-canvas // _SMALL_STRIDE) * _SMALL_STRIDE, most, LARGEST_IMAGE)
     upsampled = min(max(4 * canvas, _SMALLEST_INPUT), _UPSAMPLED_INPUT)
     wanted = max(upsampled, canvas)
     return min(native_size, -(-wanted // _STRIDE) * _STRIDE)
@@ -261,6 +264,7 @@ def _from_file(file: WeightsFile) -> Backbone:
         native_size=file.input_size,
         preprocessing=Preprocessing(file.input_size, file.interpolation, file.mean, file.std),
         path=file.path,
+        pretrained_on=file.metadata.get("data_fingerprint"),
     )
 
 

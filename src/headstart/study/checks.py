@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import get_args
 
+from headstart.data.splits import has_own_test
 from headstart.errors import UsageError
-from headstart.records import Augmentation
+from headstart.models.backbones import Backbone
+from headstart.records import Augmentation, ImageSet
 
 Check = tuple[bool, str]
 """Whether a condition holds, and the message for when it does not."""
@@ -33,3 +35,22 @@ def training_checks(
             f"--augmentation takes {', '.join(get_args(Augmentation))}, not {augmentation!r}.",
         ),
     )
+
+
+def knows_the_test_images(backbone: Backbone, images: ImageSet) -> bool:
+    """Whether a backbone was pretrained on this very set, test among it: what it has learned by heart says nothing of other images.
+
+    A set that came with a test part is meant for this: pretraining leaves that part alone. A part of the set, or the set with
+    other labels, is not recognised.
+    """
+    return backbone.pretrained_on == images.fingerprint and not has_own_test(images)
+
+
+def refuse_known_test_images(backbone: Backbone, images: ImageSet) -> None:
+    """Raise `UsageError` where the backbone knows the test images."""
+    if knows_the_test_images(backbone, images):
+        raise UsageError(
+            f"{backbone.name} was pretrained on these very images, and the test part is drawn from them: it would be judged on what it "
+            "has learned by heart. Put the images into train/ and test/ folders, pretrain on that (it leaves test alone) and run this "
+            "again; or name other images, or another --backbone."
+        )

@@ -10,7 +10,7 @@ import torch
 
 from headstart.data.near_duplicates import SIMILAR, find_near_duplicates
 from headstart.data.sources import load_images
-from headstart.data.splits import TEST, draw_stratified, make_split
+from headstart.data.splits import draw_stratified, has_own_test, make_split
 from headstart.errors import UsageError
 from headstart.files import read_rows
 from headstart.models.backbones import build_backbone, find_backbone
@@ -50,7 +50,7 @@ def load_judges(sources: Sequence[str], trained_on: ImageSet, observer: Observer
     judges = []
     for source in sources:
         images = load_images(source, progress=decoding_progress(observer))
-        if images.fingerprint == trained_on.fingerprint and not _has_test(images):
+        if images.fingerprint == trained_on.fingerprint and not has_own_test(images):
             raise UsageError(
                 f"--judge {source} holds the very images that are trained on, so it cannot judge what was learned. Name "
                 "other data, or leave it out: the model card has the accuracy on a validation part of the training images."
@@ -58,11 +58,6 @@ def load_judges(sources: Sequence[str], trained_on: ImageSet, observer: Observer
         split, _ = make_split(images)
         judges.append(Judge(images, _few_labels(images, split)))
     return tuple(judges)
-
-
-def _has_test(images: ImageSet) -> bool:
-    """Whether a source has a test part of its own, which pretraining leaves alone."""
-    return images.official_part is not None and bool((images.official_part == TEST).any())
 
 
 def judge_backbone(

@@ -77,6 +77,8 @@ class PretrainingPlan:
         budget_seconds: the user's limit; `None` if there is none.
         input_size: side in pixels that the backbone is made for.
         canvas: side of the kept images, in pixels.
+        train_images: that it learns from.
+        epochs_done: of an earlier run of the same request, which this one goes on from.
     """
 
     epochs: int
@@ -84,6 +86,8 @@ class PretrainingPlan:
     budget_seconds: float | None
     input_size: int
     canvas: int
+    train_images: int
+    epochs_done: int = 0
 
     @property
     def is_over_budget(self) -> bool:

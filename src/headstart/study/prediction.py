@@ -19,7 +19,7 @@ from headstart.models.network import BackboneClassifier, build_network, classifi
 from headstart.randomness import generator
 from headstart.records import ImageSet, Indices, Preprocessing, Recipe, Split
 from headstart.study.kinds import freeze_all_but_last
-from headstart.training.arithmetic import arithmetic_of, full_precision
+from headstart.training.arithmetic import arithmetic_of, full_precision, threads_for, torch_threads
 from headstart.training.averaging import WeightAverage
 from headstart.training.batches import ImageBatches
 from headstart.training.criterion import Criterion
@@ -39,7 +39,6 @@ _DEPTHWISE_SHARE = 0.05  # of the multiply-adds; MobileNetV2 has 0.07, Efficient
 _EXPORT_SECONDS = (
     4.0  # measured: MobileNetV2's graph 1.6 s, first images 0.3 s, race 2 s; once per network and input size
 )
-_HEAD_STEP_SECONDS = 9e-4  # measured: 3,520 steps of 64 rows of 1,280 features in 3 s, two cores
 _PROBE_SECONDS_PER_GIGA = 11.0  # measured: seconds per 1e9 of images x features x classes; 6 s for 45,000 x 1,280 x 10
 
 
@@ -113,9 +112,13 @@ def predict_seconds(
     extraction = 0.0 if _are_cached(images, pretrained, preprocessing, device) else extract()
     probe = len(split.train) * backbone.features * classes / 1e9 * _PROBE_SECONDS_PER_GIGA + 0.5
     if recipe.kind != "finetune":
-        # Random features are drawn anew for each seed; a gradient head costs little beside the features.
-        per_epoch = _steps(split, recipe.batch_size) * _HEAD_STEP_SECONDS if recipe.head == "gradient" else 0.0
-        return PredictedCost(extraction, probe if recipe.head == "convex" else 0.0, per_epoch)
+        if recipe.head == "convex":
+            return PredictedCost(extraction, probe, 0.0)
+        linear = nn.Linear(backbone.features, classes).to(device)
+        rows = torch.randn(batch, backbone.features, generator=torch.Generator().manual_seed(0)).to(device)
+        with torch_threads(threads_for(batch * linear.weight.numel())):
+            pace = time_steps(linear, recipe, rows.clone, labels)
+        return PredictedCost(extraction, *_trained_and_judged(pace, split, recipe.batch_size))
     inputs = apply_preprocessing(read_rows(images.images, some), recipe.preprocessing).to(device)
     cut = split_for_fine_tuning(module, inputs[:2]) if recipe.unfreeze == "last" else None
     if cut is None:

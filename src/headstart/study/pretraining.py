@@ -92,6 +92,10 @@ def run_pretraining(request: PretrainRequest, device: torch.device, observer: Ob
         RunError: the file is there already and was made otherwise, its card would replace another text, its folder cannot be
             made, holds an unfinished training of another request, or another process is at it.
     """
+    if request.path.is_dir():
+        raise RunError(
+            f"--out {request.path} is a folder. Name a file in it, such as {request.path / 'backbone.safetensors'}."
+        )
     if not request.path.exists():  # before minutes go into decoding
         _require_free_card(request)
     material = gather_material(request, device, observer)
@@ -102,7 +106,13 @@ def run_pretraining(request: PretrainRequest, device: torch.device, observer: Ob
             return Pretrained(_finished(material), request.card, was_done=True)
         plan = plan_pretraining(material)
         observer.pretraining_planned(plan)
-        _make(material, material.recipe.with_changes(epochs=plan.epochs), observer, command)
+        try:
+            _make(material, material.recipe.with_changes(epochs=plan.epochs), observer, command)
+        except OSError as error:
+            raise RunError(
+                f"{request.path} and what belongs to it cannot be written ({error}). Free some space there, or let it be written, and run "
+                "the same command again: it goes on after the last epoch that was kept."
+            ) from error
     return Pretrained(read_weights_file(request.path), request.card, was_done=False)
 
 

@@ -28,6 +28,10 @@ from headstart.training.features import are_extracted
 CHECKPOINT = "checkpoint.safetensors"
 """The resume file in a pretraining's folder."""
 
+MOST_EPOCHS = 200
+"""That a budget plans for, at most (chosen: the backbones that come with the package had 60 to 90): few images would be gone through
+thousands of times."""
+
 _PLAN = "plan.json"
 _PAIR_SECONDS = 2e-8  # measured in a slow hour of two cores: near duplicates among 5,000 x 50,000 images in 6 s
 _OF_A_MACHINE = ("gpu", "processor", "threads", "torch", "headstart")
@@ -75,6 +79,8 @@ def plan_pretraining(material: Material) -> PretrainingPlan:
         budget_seconds=request.budget_seconds,
         input_size=request.input_size,
         canvas=material.images.canvas,
+        train_images=len(material.split.train),
+        epochs_done=epochs_done(request.folder / CHECKPOINT),
     )
 
 
@@ -134,7 +140,7 @@ def _predicted(material: Material) -> dict[str, Any]:
     beside = _teaching_seconds(material) + _judging_seconds(material, network.backbone.eval())
     epochs = recipe.epochs
     if request.budget_seconds is not None:
-        epochs = max(1, int((request.budget_seconds - beside) / per_epoch))
+        epochs = min(max(1, int((request.budget_seconds - beside) / per_epoch)), MOST_EPOCHS)
     return {"epochs": epochs, "seconds_per_step": pace.step, "predicted_seconds": beside + epochs * per_epoch}
 
 

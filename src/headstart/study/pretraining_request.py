@@ -180,7 +180,7 @@ def val_images(pool: int, classes: int) -> int:
 
 def _recipe(request: PretrainRequest, images: ImageSet, split: Split, teacher: Backbone | None) -> Recipe:
     mean, std = channel_contract(images, split.train)
-    # As `compare` will feed it on images of this size.
+    # As `compare` brings images of this size to that one.
     interpolation = interpolation_at(request.input_size, images.canvas, "bilinear")
     return Recipe(
         name=request.architecture,

@@ -1,6 +1,7 @@
 """Running a study: data, recipes and plan come together; what is not yet done is run, what is done is read back."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from headstart.records import (
     lasting_settings,
     trial_identity,
 )
-from headstart.study.checks import require, training_checks
+from headstart.study.checks import knows_the_test_images, refuse_known_test_images, require, training_checks
 from headstart.study.kinds import Bench
 from headstart.study.ledger import Ledger, open_run, recipe_from_json
 from headstart.study.observer import Observer, decoding_progress
@@ -43,6 +44,8 @@ from headstart.study.presets import (
 from headstart.study.resolving import Overrides, require_possible, resolve_recipe
 from headstart.study.trial import run_trial
 from headstart.training.callbacks import Callback
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,8 @@ def run_study(
     observer.data_ready(images, split, duplicates)
     recipes = _requested_recipes(request, images)
     usable, missing = _find_backbones(recipes, request.weights_dir, spare=_spare_backbones(request, images))
+    usable, known = _set_aside_what_knows_test(usable, images, asked_for=bool(request.backbones or request.recipes))
+    missing += known
     names = tuple(f"{type(callback).__module__}.{type(callback).__qualname__}" for callback in callbacks)
     overrides = Overrides(request.input_size, request.epochs, request.batch_size, request.augmentation, names)
     # Before there is a run's folder: what cannot be meant must not leave one behind.
@@ -230,6 +235,21 @@ def _find_backbones(
         else:
             usable.append((recipe, untrained_backbone(recipe.backbone)))
     return usable, missing
+
+
+def _set_aside_what_knows_test(
+    usable: list[tuple[Recipe, Backbone | None]], images: ImageSet, asked_for: bool
+) -> tuple[list[tuple[Recipe, Backbone | None]], list[NotRun]]:
+    """Recipes whose weights were made from the very images that they would be judged on: refused where somebody asked for them."""
+    left, known = [], []
+    for recipe, backbone in usable:
+        if backbone is None or not recipe.uses_pretrained_weights or not knows_the_test_images(backbone, images):
+            left.append((recipe, backbone))
+        elif asked_for:
+            refuse_known_test_images(backbone, images)
+        else:
+            known.append(NotRun(recipe.name, "pretrained-on-these", backbone.name))
+    return left, known
 
 
 def _request_record(
@@ -349,7 +369,9 @@ def _run_trials(
             try:
                 result, was_done = finished_trial(planned.recipe, planned.backbone, bench, ledger, seed)
                 results.append(result)
-            except (HeadstartError, MemoryError, torch.OutOfMemoryError) as error:
+            # What a device or an engine cannot do (memory above all) reaches us as a RuntimeError; the other recipes are not to blame.
+            except (HeadstartError, MemoryError, RuntimeError) as error:
+                _log.debug("%s, seed %d, failed.", planned.recipe.name, seed, exc_info=True)
                 failed.append(NotRun(planned.recipe.name, "failed", f"seed {seed}: {type(error).__name__}: {error}"))
                 observer.trial_failed(failed[-1])
                 continue

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,8 @@ from headstart.records import EpochRecord
 
 if TYPE_CHECKING:
     from headstart.training.engine import Training
+
+_log = logging.getLogger(__name__)
 
 Monitor = Literal["val_loss", "val_accuracy", "train_loss", "train_accuracy"]
 
@@ -189,12 +192,17 @@ class HistoryLogger(Callback):
     def on_epoch_end(self, training: "Training", record: EpochRecord) -> None:
         # Written whole every time: a resumed training must not leave rows of the epochs that were lost.
         rows = [vars(row) for row in training.history]
-        with (self.folder / "history.csv").open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (self.folder / "history.jsonl").write_text(lines, encoding="utf-8")
+        try:
+            with (self.folder / "history.csv").open("w", newline="", encoding="utf-8") as stream:
+                writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (self.folder / "history.jsonl").write_text(lines, encoding="utf-8")
+        except OSError as error:  # such as a spreadsheet that holds the file
+            _log.warning(
+                "The learning curve cannot be written (%s); the training goes on, the next epoch tries again.", error
+            )
 
 
 class TensorBoard(Callback):
