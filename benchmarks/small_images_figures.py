@@ -54,6 +54,7 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
         "widths": widths_table(results),
         "few": fine_tuning_table(results["few"]),
         "budget": fine_tuning_table(results["budget"]),
+        "sizes": sizes_table(results["sizes"]["rows"]),
         "machine": machine(results),
     }
 
@@ -129,6 +130,17 @@ def fine_tuning_table(part: dict[str, Any]) -> str:
         )
     missing = [f"`{one['name']}` with {one['labels']:,} labels" for one in part.get("not_run", [])]
     return "\n".join([*lines, "", f"Not run: {', '.join(missing)}."] if missing else lines)
+
+
+def sizes_table(rows: list[dict[str, Any]]) -> str:
+    """Accuracy on images of 64 px at each input size, and what 48 px bring against 64."""
+    lines = ["| backbone | at 32 px | at 48 px | at 64 px | 48 against 64 px [95%] |", "|---|---|---|---|---|"]
+    for name in dict.fromkeys(row["name"] for row in rows):
+        at = {row["input_size"]: row for row in rows if row["name"] == name}
+        gained = {key: 100 * at[64]["better_at_48"][key] for key in ("mean", "low", "high")}
+        accuracies = " | ".join(f"{100 * at[side]['accuracy']['mean']:.1f}%" for side in (32, 48, 64))
+        lines.append(f"| {name} | {accuracies} | {gained['mean']:+.1f} [{gained['low']:.1f}, {gained['high']:.1f}] |")
+    return "\n".join(lines)
 
 
 def machine(results: dict[str, Any]) -> str:

@@ -234,7 +234,7 @@ def test_of_a_family_that_no_hub_has_it_is_said_how_to_make_it(tmp_path: Path, m
 
 
 def test_what_an_engine_refuses_is_the_failure_of_its_recipe_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refused(*_: Any, **__: Any) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
@@ -244,6 +244,7 @@ def test_what_an_engine_refuses_is_the_failure_of_its_recipe_alone(
     assert notes.ran == ["majority"]
     assert [(missing.name, missing.reason) for missing in outcome.not_run] == [(f"{TINY}-probe", "failed")]
     assert "can't allocate memory" in outcome.not_run[0].detail
+    assert "Traceback" in caplog.text
 
 
 def test_a_backbone_is_not_judged_on_the_images_that_it_was_made_from(

@@ -189,9 +189,9 @@ def default_input_size(canvas: int, native_size: int) -> int:
         and up to 64 px. For the others a multiple of 32, their stride: small images are enlarged up to four times, to
         between 96 and 128 px; larger ones keep their size, up to the native one.
 
-    Measured (docs/log.md): real images of 64 px are told apart better at 48 px than at 32 (by 3 to 4 points) and than at 64 (by 3 to 5), by
-    each of the three bundled backbones; enlarging adds no details, and 32 px images enlarged to 36 to 48 px lose 3 to 5 points with
-    5,000 labels and 5 to 8 with 500 (`small32_m` on CIFAR-10).
+    Measured (docs/small-images.md): real images of 64 px are told apart better at 48 px than at 32 (by 3 to 4 points) and than at 64 (by 3
+    to 6), by each of the three bundled backbones; enlarging adds no details, and 32 px images enlarged to 36 to 48 px lose 3 to 5 points
+    with 5,000 labels and 5 to 8 with 500 (`small32_m` on CIFAR-10).
 
     >>> [default_input_size(canvas, 224) for canvas in (8, 32, 64, 150, 256)]
     [96, 128, 128, 160, 224]

@@ -104,7 +104,7 @@ def gather_material(request: PretrainRequest, device: torch.device, observer: Ob
     _require_meaning(request)
     teacher = find_backbone(request.teacher, request.weights_dir) if request.teacher else None
     images = load_images(request.data, limit=request.limit, seed=request.seed, progress=decoding_progress(observer))
-    split, duplicates = _train_and_val(images, request.seed)
+    split, duplicates = train_and_val(images, request.seed)
     judges = load_judges(request.judges, images, observer)
     observer.data_ready(images, split, duplicates)
     return Material(request, images, split, _recipe(request, images, split, teacher), teacher, judges, device)
@@ -152,7 +152,7 @@ def _require_meaning(request: PretrainRequest) -> None:
     )
 
 
-def _train_and_val(images: ImageSet, seed: int) -> tuple[Split, DuplicateReport]:
+def train_and_val(images: ImageSet, seed: int) -> tuple[Split, DuplicateReport]:
     """The source's own test part is left alone; val is its own, or drawn; none of the three shares pixels with another."""
     part = np.zeros(len(images.labels), np.int8) if images.official_part is None else images.official_part.copy()
     part[part == UNASSIGNED] = TRAIN

@@ -371,7 +371,10 @@ def _run_trials(
                 results.append(result)
             # What a device or an engine cannot do (memory above all) reaches us as a RuntimeError; the other recipes are not to blame.
             except (HeadstartError, MemoryError, RuntimeError) as error:
-                _log.debug("%s, seed %d, failed.", planned.recipe.name, seed, exc_info=True)
+                if not isinstance(
+                    error, (HeadstartError, MemoryError, torch.OutOfMemoryError)
+                ):  # it may be a fault of ours
+                    _log.warning("%s, seed %d, ended with an error:", planned.recipe.name, seed, exc_info=True)
                 failed.append(NotRun(planned.recipe.name, "failed", f"seed {seed}: {type(error).__name__}: {error}"))
                 observer.trial_failed(failed[-1])
                 continue
