@@ -1,4 +1,4 @@
-"""The bottom layer: randomness, files, errors, the lazy package."""
+"""The bottom layer: randomness, files, errors, command lines, the lazy package."""
 
 import mmap
 import os
@@ -15,6 +15,7 @@ import pytest
 import headstart
 from headstart import errors
 from headstart.cli import main
+from headstart.environment import command_line
 from headstart.errors import HeadstartError, RunError
 from headstart.files import (
     cache_folder,
@@ -208,3 +209,13 @@ def test_the_command_line_lets_waiting_threads_sleep_unless_its_user_said_otherw
     monkeypatch.setattr("headstart.cli.app.app", command)
     main()
     assert seen == [expected]
+
+
+def test_a_command_is_quoted_for_the_shell_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("headstart", "compare", "my images", "--recipe", "r.toml")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("headstart.environment.os.name", "nt")
+        on_windows = command_line(*words)
+    assert on_windows == 'headstart compare "my images" --recipe r.toml'
+    if os.name == "posix":
+        assert command_line(*words) == "headstart compare 'my images' --recipe r.toml"

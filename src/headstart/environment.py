@@ -4,6 +4,8 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import shlex
+import subprocess
 import sys
 from collections.abc import MutableMapping
 from dataclasses import dataclass
@@ -133,6 +135,11 @@ def describe_environment(device: "torch.device") -> dict[str, Any]:
         facts["gpu"] = torch.cuda.get_device_name(device)
         facts["cuda"] = str(torch.version.cuda)
     return facts
+
+
+def command_line(*words: str) -> str:
+    """Words as one line that this machine's shell takes apart again; the one of Windows knows double quotes alone."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def folders() -> dict[str, str]:

@@ -1,7 +1,6 @@
 """What the terminal shows while a comparison runs, and at its end."""
 
 import json
-import shlex
 from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from headstart.environment import command_line
 from headstart.records import DuplicateReport, ImageSet, NotRun, Recipe, Split, TrialResult
 from headstart.report.language import Texts
 from headstart.report.sections.cost import written_cut
@@ -209,7 +209,7 @@ def print_pretrained(console: Console, texts: Texts, made: "Pretrained") -> None
     ]
     for judged in json.loads(made.file.metadata["judged"]):
         lines += _judged(judged, texts)
-    lines.append(texts.get("cli.pretrain_use", path=shlex.quote(str(made.file.path))))
+    lines.append(texts.get("cli.pretrain_use", path=command_line(str(made.file.path))))
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

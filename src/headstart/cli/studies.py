@@ -3,7 +3,6 @@
 Heavy modules are imported inside the commands, so that `headstart --help` answers at once.
 """
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 
 from headstart.cli.app import Device, KeepDuplicates, Language, Limit, Runs, WeightsDir, app
+from headstart.environment import command_line
 
 
 @app.command()
@@ -119,7 +119,7 @@ def compare(
             language=texts.language,
             tensorboard=tensorboard,
             observer=observer,
-            command=shlex.join(["headstart", *sys.argv[1:]]),
+            command=command_line("headstart", *sys.argv[1:]),
         )
     print_summary(console, texts, comparison)
 
@@ -220,7 +220,7 @@ def pretrain(
             seed=seed,
             device=device,
             observer=observer,
-            command=shlex.join(["headstart", *sys.argv[1:]]),
+            command=command_line("headstart", *sys.argv[1:]),
         )
     print_pretrained(console, texts, made)
 
@@ -311,6 +311,6 @@ def diagnose(
             runs=runs,
             language=texts.language,
             observer=observer,
-            command=shlex.join(["headstart", *sys.argv[1:]]),
+            command=command_line("headstart", *sys.argv[1:]),
         )
     print_diagnosis(console, texts, found)

@@ -26,6 +26,7 @@ from headstart.training.criterion import Criterion
 from headstart.training.engine import EVALUATION_BATCH, curve_images, make_optimizer
 from headstart.training.features import are_extracted, network_key
 from headstart.training.frozen import export_has_failed
+from headstart.training.probe import predict_probe_seconds
 from headstart.training.steps import make_step
 
 _TIMED_STEPS, _MOST_TIMED_STEPS = 3, 15
@@ -39,7 +40,6 @@ _DEPTHWISE_SHARE = 0.05  # of the multiply-adds; MobileNetV2 has 0.07, Efficient
 _EXPORT_SECONDS = (
     4.0  # measured: MobileNetV2's graph 1.6 s, first images 0.3 s, race 2 s; once per network and input size
 )
-_PROBE_SECONDS_PER_GIGA = 11.0  # measured: seconds per 1e9 of images x features x classes; 6 s for 45,000 x 1,280 x 10
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,9 @@ def predict_seconds(
         return extractions[key]
 
     extraction = 0.0 if _are_cached(images, pretrained, preprocessing, device) else extract()
-    probe = len(split.train) * backbone.features * classes / 1e9 * _PROBE_SECONDS_PER_GIGA + 0.5
     if recipe.kind != "finetune":
         if recipe.head == "convex":
-            return PredictedCost(extraction, probe, 0.0)
+            return PredictedCost(extraction, predict_probe_seconds(len(split.train), backbone.features, classes), 0.0)
         linear = nn.Linear(backbone.features, classes).to(device)
         rows = torch.randn(batch, backbone.features, generator=torch.Generator().manual_seed(0)).to(device)
         with torch_threads(threads_for(batch * linear.weight.numel())):
@@ -137,6 +136,7 @@ def predict_seconds(
         kept = _are_cached(images, f"{pretrained}|trunk", recipe.preprocessing, device, half_precision=True)
         extraction += 0.0 if kept else extract()
     final, per_epoch = _trained_and_judged(pace, split, recipe.batch_size)
+    probe = predict_probe_seconds(len(split.train), backbone.features, classes)  # its head begins as the probe's
     return PredictedCost(extraction, probe + final, per_epoch)
 
 

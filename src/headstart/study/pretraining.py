@@ -6,7 +6,6 @@ small32_m.pretraining/  plan, learning curve and resume file while it trains
 """
 
 import json
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from headstart.environment import command_line
 from headstart.errors import RunError
 from headstart.files import write_text
 from headstart.models.backbones import Backbone, find_backbone, seeded_torch
@@ -191,7 +191,7 @@ def _require_same_judges(material: Material, done: WeightsFile) -> None:
     if missing:
         raise RunError(
             f"{path} is finished, and it was not judged on {', '.join(missing)}. `headstart compare DATA --backbone "
-            f"{shlex.quote(str(path))}` measures it there; to have it in the model card, name another --out."
+            f"{command_line(str(path))}` measures it there; to have it in the model card, name another --out."
         )
 
 

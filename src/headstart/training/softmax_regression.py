@@ -7,6 +7,8 @@ the features' principal axis d that is `p (1 - p) variance_d + l2`, p = 1 / clas
 many; sampling each class' own curvature saves steps and costs more than it saves (docs/log.md).
 """
 
+import statistics
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -22,6 +24,9 @@ _SUFFICIENT_DECREASE = 1e-4  # of the linear prediction (Nocedal and Wright 2006
 _SHORTEST_STEP = 1e-3  # chosen: ten times halved
 _TURNED = 1e-6  # chosen: a smaller cosine between step and turn is rounding
 _APART, _SMALLEST_VARIANCE = 1e-9, 1e-6  # chosen: see where they are used
+_AXES_SHARE = 0.017  # measured: the principal axes of D features take 0.017 D times as long as the products of 1,000 rows (docs/log.md)
+_OPERATIONS = 200  # measured: a step works through its 40 remembered ones in about as many sums over all parameters
+_TIMED = 5  # chosen: times that a product is timed
 
 
 class SoftmaxRegression:
@@ -101,20 +106,28 @@ class SoftmaxRegression:
         return torch.cat([weight, gradient[:, -1:] / curvature], dim=1)
 
     def _value_and_gradient(self, parameters: torch.Tensor, l2: float) -> tuple[float, torch.Tensor]:
-        weight, bias = parameters[:, :-1], parameters[:, -1]
         loss, gradient = 0.0, torch.zeros_like(parameters)
         # Some rows at a time: they are still in the processor's cache when the gradient needs them.
         for features, one_hot in zip(
             torch.split(self._features, _ROWS), torch.split(self._one_hot, _ROWS), strict=True
         ):
-            log_probabilities = torch.log_softmax(torch.addmm(bias, features, weight.T), dim=1)
-            loss -= float((log_probabilities * one_hot).sum(dtype=torch.float64))
-            error = log_probabilities.exp_().sub_(one_hot)
-            gradient[:, :-1].addmm_(error.T, features)
-            gradient[:, -1] += error.sum(0)
+            loss += _add_gradient(gradient, parameters, features, one_hot)
         gradient /= len(self._features)
+        weight = parameters[:, :-1]
         gradient[:, :-1] += l2 * weight
         return loss / len(self._features) + 0.5 * l2 * float(weight.double().square().sum()), gradient
+
+
+def _add_gradient(
+    gradient: torch.Tensor, parameters: torch.Tensor, features: torch.Tensor, one_hot: torch.Tensor
+) -> float:
+    """Add some rows' gradient of the sum of their losses to `gradient`, and return that sum."""
+    log_probabilities = torch.log_softmax(torch.addmm(parameters[:, -1], features, parameters[:, :-1].T), dim=1)
+    loss = -float((log_probabilities * one_hot).sum(dtype=torch.float64))
+    error = log_probabilities.exp_().sub_(one_hot)
+    gradient[:, :-1].addmm_(error.T, features)
+    gradient[:, -1] += error.sum(0)
+    return loss
 
 
 def _tells_curvature(step: _Step) -> bool:
@@ -140,3 +153,34 @@ def _downhill(
     for (moved, turned), share in zip(remembered, reversed(shares), strict=True):
         direction += (share - float((turned * direction).sum() / (moved * turned).sum())) * moved
     return -direction
+
+
+def time_of_a_pass(rows: int, features: int, classes: int) -> tuple[float, float]:
+    """Time the products of a fit on random rows.
+
+    Args:
+        rows: of the fit; the timing takes at most 1,000.
+        features: D, numbers of each row.
+        classes: C.
+
+    Returns:
+        Seconds that a fit is expected to take once, before its first step, and for each pass over its rows.
+    """
+    few, draws = min(rows, _ROWS), torch.Generator().manual_seed(0)
+    some = torch.randn(few, features, generator=draws)
+    one_hot = torch.nn.functional.one_hot(torch.arange(few) % classes, classes).float()
+    parameters = torch.zeros(classes, features + 1)
+    gram = _median_seconds(lambda: some.T @ some)
+    block = _median_seconds(lambda: _add_gradient(torch.zeros_like(parameters), parameters, some, one_hot))
+    operation = _median_seconds(lambda: (parameters * parameters).sum())
+    return gram * (rows / few + _AXES_SHARE * features * _ROWS / few), block * rows / few + _OPERATIONS * operation
+
+
+def _median_seconds(work: Callable[[], object]) -> float:
+    work()  # the first one allocates
+    durations: list[float] = []
+    for _ in range(_TIMED):
+        started = time.perf_counter()
+        work()
+        durations.append(time.perf_counter() - started)
+    return statistics.median(durations)

@@ -2,9 +2,9 @@
 
 import json
 import re
-import shlex
 from typing import Any
 
+from headstart.environment import command_line
 from headstart.report.diagnosis_words import accuracy_interval, cause_title, coded, of_status
 from headstart.report.document import (
     Block,
@@ -93,7 +93,7 @@ def compare_command(record: dict[str, Any], recipe: str) -> str:
             options += [f"--{name.replace('_', '-')}", str(study[name])]
     if study["keep_duplicates"]:
         options.append("--keep-duplicates")
-    return shlex.join(["headstart", "compare", source, "--recipe", recipe, *options])
+    return command_line("headstart", "compare", source, "--recipe", recipe, *options)
 
 
 def controls_section(record: dict[str, Any], texts: Texts) -> list[Block]:
