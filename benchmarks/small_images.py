@@ -280,13 +280,7 @@ def taps(images: ImageSet, split: Split) -> list[dict[str, Any]]:
         "last two maps, mean, centre and maximum": [0, 1, 2, 3, 4, 5],
     }.items():
         kept = np.asarray(features)[:, np.concatenate([columns[number] for number in chosen])]
-        head = fit_probe(
-            kept[part.train],
-            images.labels[part.train],
-            kept[part.val],
-            images.labels[part.val],
-            len(images.class_names),
-        )
+        head = fit_probe(kept, images.labels, part.train, part.val, len(images.class_names))
         correct = (head.logits(kept[part.test]).argmax(1) == images.labels[part.test])[None]
         rows.append({"name": name, "features": kept.shape[1], "test_accuracy": asdict(bootstrap_accuracy(correct))})
         print(name, rows[-1]["test_accuracy"]["mean"], flush=True)

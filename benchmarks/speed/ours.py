@@ -38,6 +38,7 @@ from headstart.training.features import extract_features
 from headstart.training.frozen import FrozenNetwork, fastest
 from headstart.training.probe import TO_COMPARE, fit_probe
 from headstart.training.softmax_regression import SoftmaxRegression
+from headstart.training.standardised import StandardisedRows
 
 from .keras_weights import ARCHITECTURE
 from .log_loss import penalised
@@ -153,9 +154,9 @@ def probe(arguments: argparse.Namespace) -> dict[str, Any]:
     values, labels = np.load(arguments.features), np.load(arguments.labels)
     wanted = [float(one) for one in arguments.l2.split(",")]
 
-    some, classes = slice(None, None, _VAL_SHARE), int(labels.max()) + 1
+    rows, classes = np.arange(len(labels)), int(labels.max()) + 1
     started = time.perf_counter()
-    head = fit_probe(values, labels, values[some], labels[some], classes, l2_path=wanted, whole_path=True)
+    head = fit_probe(values, labels, rows, rows[::_VAL_SHARE], classes, l2_path=wanted, whole_path=True)
     seconds = time.perf_counter() - started
     facts: dict[str, Any] = {"seconds": seconds, "l2": [l2 for l2, _ in head.val_losses]}
     if arguments.judge:
@@ -167,12 +168,12 @@ def _reached(
     values: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], classes: int, path: list[float]
 ) -> list[dict[str, float]]:
     """What the timed path has minimised at each L2: the same fits again, in the same order and as closely."""
-    mean, deviation = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
-    standardised = ((values - mean) / np.where(deviation > 0, deviation, 1.0)).astype(np.float32)
-    rows = SoftmaxRegression(torch.from_numpy(standardised), torch.from_numpy(labels), classes)
-    fitted, reached = rows.start, []
+    rows = StandardisedRows(values, np.arange(len(values)))
+    standardised = rows.applied(values)
+    regression = SoftmaxRegression(rows, torch.from_numpy(labels), classes)
+    fitted, reached = regression.start, []
     for l2 in path:
-        fitted = rows.minimise(l2, fitted, TO_COMPARE)
+        fitted = regression.minimise(l2, fitted, TO_COMPARE)
         weight, bias = fitted[:, :-1].double().numpy(), fitted[:, -1].double().numpy()
         reached.append({"l2": l2, **penalised(standardised, labels, weight, bias, l2)})
     return reached

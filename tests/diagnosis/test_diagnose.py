@@ -192,7 +192,8 @@ class Remembering(nn.Module):
 def trained_head(module: nn.Module, images: ImageSet, part: Indices) -> nn.Linear:
     """A head fitted on a part of the digits."""
     features = features_of(module, images, part).numpy()
-    fitted = fit_probe(features[50:], images.labels[part][50:], features[:50], images.labels[part][:50], 10)
+    rows = np.arange(len(part))
+    fitted = fit_probe(features, images.labels[part], rows[50:], rows[:50], 10)
     head = nn.Linear(features.shape[1], 10)
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(fitted.weight))

@@ -147,7 +147,10 @@ def pretrain(
             show_default=False,
         ),
     ] = 32,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the images. Default: 16.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes over the images. Default: 16 of 100,000 images, more of fewer, 100 at most."),
+    ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Time to plan the epochs for, such as 60m. Not together with --epochs.")
     ] = None,

@@ -88,7 +88,7 @@ def held_out(features: Array, labels: Labels, judged: Array, judged_labels: Labe
     drawn = generator(0, "diagnosis", "val").permutation(len(labels))
     val_count = max(round(len(labels) * _VAL_SHARE_HELD_OUT), 1)
     val, train = drawn[:val_count], drawn[val_count:]
-    head = fit_probe(features[train], labels[train], features[val], labels[val], classes)
+    head = fit_probe(features, labels, train, val, classes)
     right: Booleans = head.logits(judged).argmax(1) == judged_labels
     return right
 

@@ -87,13 +87,7 @@ def judge_backbone(
         reporter=observer,
     )
     observer.stage("head", 1)
-    head = fit_probe(
-        read_rows(features.values, split.train),
-        images.labels[split.train],
-        read_rows(features.values, split.val),
-        images.labels[split.val],
-        len(images.class_names),
-    )
+    head = fit_probe(features.values, images.labels, split.train, split.val, len(images.class_names))
     correct = head.logits(read_rows(features.values, split.test)).argmax(1) == images.labels[split.test]
     found = find_near_duplicates(images.images, split.test, pretrained_on.images, train)
     observer.advance(1)

@@ -43,6 +43,7 @@ from headstart.training.engine import Fitted, predict_logits, train_network
 from headstart.training.features import Features, extract_features
 from headstart.training.probe import LinearHead, fit_probe
 from headstart.training.progress import ProgressBar, Reporter
+from headstart.training.rows import held_rows
 
 _TRAINED_BLOCKS = 2  # of a backbone that cannot be cut, beside the head; like the tail of those that can
 _CALIBRATION_IMAGES = 512  # chosen: enough for the batch statistics of a random network to settle
@@ -143,11 +144,14 @@ def _train_probe(bench: Bench, recipe: Recipe, backbone: Backbone | None, seed: 
     with torch.no_grad():
         network.head.weight.copy_(weight)
         network.head.bias.copy_(bias)
-    head_weight, head_bias = weight.numpy(), bias.numpy()
+    head_weight, head_bias, held = weight.numpy(), bias.numpy(), held_rows(features.values)
 
     def logits(part: npt.NDArray[np.int64]) -> Logits:
-        rows: Logits = np.asarray(read_rows(features.values, part), np.float32) @ head_weight.T + head_bias
-        return rows
+        answers = np.empty((len(part), len(head_bias)), np.float32)
+        for first in range(0, len(part), held):
+            some = np.asarray(read_rows(features.values, part[first : first + held]), np.float32)
+            answers[first : first + held] = some @ head_weight.T + head_bias
+        return answers
 
     return Trained(
         network,
@@ -320,10 +324,8 @@ def _share_of_training(bench: Bench) -> float:
 
 def _fit_convex(bench: Bench, features: npt.NDArray[np.floating]) -> LinearHead:
     bench.reporter.stage("head", 1)
-    labels, split = bench.images.labels, bench.split
-    train, val = (np.asarray(read_rows(features, part), np.float32) for part in (split.train, split.val))
-    classes = len(bench.images.class_names)
-    head = fit_probe(train, labels[split.train], val, labels[split.val], classes, overwrite_train=True)
+    images, split = bench.images, bench.split
+    head = fit_probe(features, images.labels, split.train, split.val, len(images.class_names))
     bench.reporter.advance(1)
     return head
 

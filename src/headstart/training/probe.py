@@ -1,7 +1,7 @@
 """The convex probe: a linear head on frozen features, fitted to convergence, its L2 chosen on val.
 
-Multinomial logistic regression with an L2 penalty on standardised features, z = (x - mean) / deviation
-(softmax_regression.py). It is convex: the result does not depend on a start, a rate or a patience (Bishop 2006, section 4.3.4).
+Multinomial logistic regression with an L2 penalty (softmax_regression.py) on standardised features, z = (x - mean) / deviation
+(standardised.py). It is convex: the result does not depend on a start, a rate or a patience (Bishop 2006, section 4.3.4).
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from headstart.records import Labels, Logits
+from headstart.files import read_rows
+from headstart.records import Indices, Labels, Logits
 from headstart.training.softmax_regression import SoftmaxRegression, time_of_a_pass
+from headstart.training.standardised import StandardisedRows
 
 Array = npt.NDArray[np.float32]
 
@@ -28,8 +30,6 @@ _TO_CHOOSE, TO_COMPARE, _TO_THE_END = 1e-4, 1e-6, 1e-7
 _PASSES = 100
 """Over the training rows, for a whole path. Measured: 57 to 113 with 500 to 45,000 images of CIFAR-10 and with 2,000 and 10,000 of Tiny
 ImageNet's 200 classes; 190 and 331 with the digits, which end at the weakest penalty (docs/log.md)."""
-
-_SMALLEST_DEVIATION = 1e-6  # a feature that never moves says nothing; it must not be divided by zero
 
 
 @dataclass(frozen=True)
@@ -51,57 +51,54 @@ class LinearHead:
 
 
 def fit_probe(
-    train_features: Array,
-    train_labels: Labels,
-    val_features: Array,
-    val_labels: Labels,
+    features: npt.NDArray[np.floating],
+    labels: Labels,
+    train: Indices,
+    val: Indices,
     classes: int,
     *,
     l2_path: Sequence[float] = L2_PATH,
     whole_path: bool = False,
-    overwrite_train: bool = False,
 ) -> LinearHead:
     """Fit the probe for each L2 of the path and keep the one with the lowest val loss.
 
     Args:
-        train_features, val_features: `(n, D) float32`.
-        train_labels, val_labels: `(n,) int64` in `0..classes-1`.
+        features: `(N, D)` of any floating type, possibly memory-mapped; computed with in float32.
+        labels: `(N,) int64` in `0..classes-1`.
+        train, val: `(n,) int64` each, the rows to fit on and those to choose the L2 on.
         classes: number of classes.
         l2_path: penalties to try, from the strongest to the weakest.
         whole_path: fit all of them closely, even where val has become worse twice.
-        overwrite_train: the training features may be used up: a copy less, of a quarter of a gigabyte with 50,000 images.
 
     Returns:
         The head; it is a function of its arguments alone.
+
+    Raises:
+        DataError: there are so many rows that they go to a file, and its disk is full.
     """
-    mean = train_features.mean(axis=0, dtype=np.float64).astype(np.float32)
-    centred = np.subtract(train_features, mean, out=train_features if overwrite_train else None)
-    deviation = np.sqrt(np.einsum("nd,nd->d", centred, centred, dtype=np.float64) / len(centred)).astype(np.float32)
-    deviation = np.where(deviation > _SMALLEST_DEVIATION, deviation, 1.0).astype(np.float32)
-    centred /= deviation
-    rows = SoftmaxRegression(torch.from_numpy(centred), torch.from_numpy(train_labels), classes)
-    del centred
-    val = torch.from_numpy((val_features - mean) / deviation)
-    val_targets = torch.from_numpy(val_labels)
-    fitted = best = rows.start
-    best_loss, losses, worse = np.inf, [], 0
-    for l2 in l2_path:
-        fitted = rows.minimise(l2, fitted, TO_COMPARE if whole_path else _TO_CHOOSE)
-        logits = val @ fitted[:, :-1].T + fitted[:, -1]
-        val_loss = float(torch.nn.functional.cross_entropy(logits, val_targets))
-        losses.append((l2, val_loss))
-        if val_loss < best_loss:
-            best, best_loss, worse = fitted, val_loss, 0
-        else:
-            worse += 1
-            if worse == _GIVE_UP_AFTER and not whole_path:
-                break
-    chosen = min(losses, key=lambda pair: pair[1])[0]
-    best = rows.minimise(chosen, best, _TO_THE_END)
-    folded = best[:, :-1].numpy() / deviation
+    with StandardisedRows(features, train) as rows:
+        regression = SoftmaxRegression(rows, torch.from_numpy(labels[train]), classes)
+        judged = torch.from_numpy(rows.applied(np.asarray(read_rows(features, val), np.float32)))
+        judged_labels = torch.from_numpy(labels[val])
+        fitted = best = regression.start
+        best_loss, losses, worse = np.inf, [], 0
+        for l2 in l2_path:
+            fitted = regression.minimise(l2, fitted, TO_COMPARE if whole_path else _TO_CHOOSE)
+            logits = judged @ fitted[:, :-1].T + fitted[:, -1]
+            val_loss = float(torch.nn.functional.cross_entropy(logits, judged_labels))
+            losses.append((l2, val_loss))
+            if val_loss < best_loss:
+                best, best_loss, worse = fitted, val_loss, 0
+            else:
+                worse += 1
+                if worse == _GIVE_UP_AFTER and not whole_path:
+                    break
+        chosen = min(losses, key=lambda pair: pair[1])[0]
+        best = regression.minimise(chosen, best, _TO_THE_END)
+    folded = best[:, :-1].numpy() / rows.deviation
     return LinearHead(
         weight=folded.astype(np.float32),
-        bias=(best[:, -1].numpy() - folded @ mean).astype(np.float32),
+        bias=(best[:, -1].numpy() - folded @ rows.mean).astype(np.float32),
         l2=chosen,
         val_losses=tuple(losses),
     )

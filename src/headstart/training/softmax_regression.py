@@ -14,10 +14,11 @@ from functools import partial
 
 import torch
 
+from headstart.training.standardised import BLOCK, StandardisedRows
+
 _Step = tuple[torch.Tensor, torch.Tensor]  # how far it moved the parameters, and turned the gradient
 
 _MAX_STEPS = 300  # chosen: three times what 45,000 x 1,280 features need at the weakest penalty of the path
-_ROWS = 1000  # measured: 55 ms instead of 80 for 45,000 x 1,280 features (docs/log.md)
 _MOST_REMEMBERED = 40  # measured: the whole path in 189 passes over the rows instead of 364 with 10 (docs/log.md)
 _REMEMBERED_BYTES = 128 * 2**20  # chosen: 40 steps of 400,000 parameters; fewer are kept of more
 _SUFFICIENT_DECREASE = 1e-4  # of the linear prediction (Nocedal and Wright 2006, section 3.1)
@@ -35,11 +36,14 @@ class SoftmaxRegression:
     Each fit begins with the steps of the one before: where it ends depends on that within its tolerance.
     """
 
-    def __init__(self, features: torch.Tensor, labels: torch.Tensor, classes: int) -> None:
-        """Take `(n, D) float32` standardised features and `(n,) int64` labels in `0..classes-1`; find the principal axes."""
-        self._features = features
+    def __init__(self, rows: StandardisedRows, labels: torch.Tensor, classes: int) -> None:
+        """Take n rows of D features and their `(n,) int64` labels in `0..classes-1`; find the principal axes."""
+        self._rows = rows
         self._one_hot = torch.nn.functional.one_hot(labels, classes).float()
-        gram = (features.T @ features / len(features)).double()
+        products = torch.zeros(rows.width, rows.width)
+        for block in rows.blocks():
+            products.addmm_(block.T, block)
+        gram = (products / len(rows)).double()
         # Many directions without any variance make LAPACK give up now and then; a billionth of the mean variance sets them apart.
         gram.diagonal().add_(_APART * max(float(gram.diagonal().mean()), _SMALLEST_VARIANCE))
         variances, axes = torch.linalg.eigh(gram)
@@ -50,7 +54,7 @@ class SoftmaxRegression:
     @property
     def start(self) -> torch.Tensor:
         """Parameters that say nothing: all zero."""
-        return torch.zeros(self._one_hot.shape[1], self._features.shape[1] + 1)
+        return torch.zeros(self._one_hot.shape[1], self._rows.width + 1)
 
     def minimise(self, l2: float, start: torch.Tensor, tolerance: float) -> torch.Tensor:
         """Walk down from `start`.
@@ -108,14 +112,12 @@ class SoftmaxRegression:
     def _value_and_gradient(self, parameters: torch.Tensor, l2: float) -> tuple[float, torch.Tensor]:
         loss, gradient = 0.0, torch.zeros_like(parameters)
         # Some rows at a time: they are still in the processor's cache when the gradient needs them.
-        for features, one_hot in zip(
-            torch.split(self._features, _ROWS), torch.split(self._one_hot, _ROWS), strict=True
-        ):
+        for features, one_hot in zip(self._rows.blocks(), torch.split(self._one_hot, BLOCK), strict=True):
             loss += _add_gradient(gradient, parameters, features, one_hot)
-        gradient /= len(self._features)
+        gradient /= len(self._rows)
         weight = parameters[:, :-1]
         gradient[:, :-1] += l2 * weight
-        return loss / len(self._features) + 0.5 * l2 * float(weight.double().square().sum()), gradient
+        return loss / len(self._rows) + 0.5 * l2 * float(weight.double().square().sum()), gradient
 
 
 def _add_gradient(
@@ -159,21 +161,21 @@ def time_of_a_pass(rows: int, features: int, classes: int) -> tuple[float, float
     """Time the products of a fit on random rows.
 
     Args:
-        rows: of the fit; the timing takes at most 1,000.
+        rows: of the fit; the timing takes at most a block.
         features: D, numbers of each row.
         classes: C.
 
     Returns:
         Seconds that a fit is expected to take once, before its first step, and for each pass over its rows.
     """
-    few, draws = min(rows, _ROWS), torch.Generator().manual_seed(0)
+    few, draws = min(rows, BLOCK), torch.Generator().manual_seed(0)
     some = torch.randn(few, features, generator=draws)
     one_hot = torch.nn.functional.one_hot(torch.arange(few) % classes, classes).float()
     parameters = torch.zeros(classes, features + 1)
     gram = _median_seconds(lambda: some.T @ some)
     block = _median_seconds(lambda: _add_gradient(torch.zeros_like(parameters), parameters, some, one_hot))
     operation = _median_seconds(lambda: (parameters * parameters).sum())
-    return gram * (rows / few + _AXES_SHARE * features * _ROWS / few), block * rows / few + _OPERATIONS * operation
+    return gram * (rows / few + _AXES_SHARE * features * BLOCK / few), block * rows / few + _OPERATIONS * operation
 
 
 def _median_seconds(work: Callable[[], object]) -> float:
