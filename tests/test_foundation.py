@@ -212,10 +212,12 @@ def test_the_command_line_lets_waiting_threads_sleep_unless_its_user_said_otherw
 
 
 def test_a_command_is_quoted_for_the_shell_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ("headstart", "compare", "my images", "--recipe", "r.toml")
+    words = ("headstart", "compare", "my images", "--recipe", "R&D.toml")
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr("headstart.environment.os.name", "nt")
         on_windows = command_line(*words)
-    assert on_windows == 'headstart compare "my images" --recipe r.toml'
+        at_its_end = command_line(r"C:\images", r"C:\my images" + "\\")
+    assert at_its_end == r'C:\images "C:\my images\\"'
+    assert on_windows == 'headstart compare "my images" --recipe "R&D.toml"'
     if os.name == "posix":
-        assert command_line(*words) == "headstart compare 'my images' --recipe r.toml"
+        assert command_line(*words) == "headstart compare 'my images' --recipe 'R&D.toml'"

@@ -168,14 +168,14 @@ def _reached(
     values: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], classes: int, path: list[float]
 ) -> list[dict[str, float]]:
     """What the timed path has minimised at each L2: the same fits again, in the same order and as closely."""
-    rows = StandardisedRows(values, np.arange(len(values)))
-    standardised = rows.applied(values)
-    regression = SoftmaxRegression(rows, torch.from_numpy(labels), classes)
-    fitted, reached = regression.start, []
-    for l2 in path:
-        fitted = regression.minimise(l2, fitted, TO_COMPARE)
-        weight, bias = fitted[:, :-1].double().numpy(), fitted[:, -1].double().numpy()
-        reached.append({"l2": l2, **penalised(standardised, labels, weight, bias, l2)})
+    with StandardisedRows(values, np.arange(len(values))) as rows:
+        standardised = rows.applied(values)
+        regression = SoftmaxRegression(rows, torch.from_numpy(labels), classes)
+        fitted, reached = regression.start, []
+        for l2 in path:
+            fitted = regression.minimise(l2, fitted, TO_COMPARE)
+            weight, bias = fitted[:, :-1].double().numpy(), fitted[:, -1].double().numpy()
+            reached.append({"l2": l2, **penalised(standardised, labels, weight, bias, l2)})
     return reached
 
 

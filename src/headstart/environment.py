@@ -4,8 +4,8 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
-import subprocess
 import sys
 from collections.abc import MutableMapping
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ _SPINS = "1000"
 on two cores that other programs use, too, threads then wait for one that has no core, and keep theirs from it. A thousand made no
 measurable difference to a small network on cores of its own (docs/log.md)."""
 
+_PLAIN_WORD = re.compile(r"[\w.:/\\=+-]+")
 _IMPORTED = ("torch", "torchvision", "timm", "onnxruntime")  # those whose builds are known to clash
 
 
@@ -138,8 +139,11 @@ def describe_environment(device: "torch.device") -> dict[str, Any]:
 
 
 def command_line(*words: str) -> str:
-    """Words as one line that this machine's shell takes apart again; the one of Windows knows double quotes alone."""
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    """Words as one line that this machine's shell takes apart again.
+
+    On Windows in double quotes, the only ones that both of its shells know; cmd still replaces `%NAME%` in them, PowerShell `$NAME`.
+    """
+    return " ".join(_quoted_on_windows(word) for word in words) if os.name == "nt" else shlex.join(words)
 
 
 def folders() -> dict[str, str]:
@@ -150,6 +154,14 @@ def folders() -> dict[str, str]:
         "downloads": str(cache / "downloads"),
         "weights": os.environ.get("HEADSTART_WEIGHTS", "") or str(cache / "weights"),
     }
+
+
+def _quoted_on_windows(word: str) -> str:
+    """A word as Windows takes it: names of files hold no double quote there, and backslashes before one have to be doubled."""
+    if _PLAIN_WORD.fullmatch(word):
+        return word
+    ending = word[len(word.rstrip("\\")) :]
+    return f'"{word}{ending}"'
 
 
 def _version(package: str) -> str:

@@ -8,7 +8,8 @@ import scipy.special
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from headstart.training.probe import L2_PATH, LinearHead, fit_probe
+from headstart.training import softmax_regression
+from headstart.training.probe import L2_PATH, LinearHead, fit_probe, predict_probe_seconds
 
 TRAIN, VAL = np.arange(1200), np.arange(1200, 1797)
 Digits = tuple[np.ndarray, np.ndarray]
@@ -98,3 +99,14 @@ def test_a_constant_feature_is_harmless(digits: Digits) -> None:
     with_constant = np.hstack([features, np.full((len(features), 1), 7, np.float32)])
     fitted = fit_probe(with_constant, labels, TRAIN, VAL, classes=10)
     assert np.isfinite(fitted.weight).all()
+
+
+def test_the_prediction_counts_passes_sums_and_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = iter([0.05, 0.004, 0.00001] * 2)  # products for the axes, a block's gradient, a sum over the parameters
+    monkeypatch.setattr(softmax_regression, "_median_seconds", lambda _: next(timed))
+    assert predict_probe_seconds(45_000, 1280, 10) == pytest.approx(
+        0.05 * (45 + 0.017 * 1280) + 100 * (0.004 * 45 + 0.002)
+    )
+    assert predict_probe_seconds(50, 1280, 10) == pytest.approx(
+        0.05 * (0.05 + 0.017 * 1280) + 100 * (0.004 * 0.05 + 0.002)
+    )

@@ -1,6 +1,7 @@
 """Standardised rows: the same from memory and from a file."""
 
 import errno
+import io
 import tempfile
 from pathlib import Path
 
@@ -57,19 +58,51 @@ def test_memory_and_file_hold_the_same(on_disk: Path, monkeypatch: pytest.Monkey
     assert np.allclose(held.applied(features[:5].copy()), filed.applied(features[:5].copy()), atol=1e-6)
 
 
-def test_a_full_disk_is_named(on_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(**_: object) -> None:
+class FullFile(io.BytesIO):
+    """A file on a disk without space."""
+
+    def write(self, _: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    with pytest.raises(DataError, match=r"training features of a probe.*No space left.*HEADSTART_CACHE") as found:
+
+class ShortFile(io.BytesIO):
+    """A file of which a part is gone."""
+
+    def readinto(self, _: object) -> int:
+        return 0
+
+
+def test_a_full_disk_is_named_and_the_file_closed(on_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = FullFile()
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: file)
+    with pytest.raises(
+        DataError, match=r"training features cannot be written.*No space left.*HEADSTART_CACHE"
+    ) as found:
         StandardisedRows(*drawn())
     assert str(on_disk) in str(found.value)
+    assert file.closed
 
 
-def test_without_a_cache_that_can_be_written_the_file_lies_with_other_temporary_ones(
+def test_a_file_that_cannot_be_read_any_more_is_named(on_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: ShortFile())
+    with StandardisedRows(*drawn()) as found, pytest.raises(DataError, match="cannot be read"):
+        list(found.blocks())
+
+
+def test_the_file_lies_in_the_cache_or_where_that_cannot_be_written_with_other_temporary_ones(
     on_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "missing"))
-    with StandardisedRows(*drawn()) as found:
-        assert len(torch.cat([block.clone() for block in found.blocks()])) == len(found)
+    folders: list[object] = []
+
+    def opened(**arguments: object) -> io.BytesIO:
+        folders.append(arguments.get("dir"))
+        return io.BytesIO()
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", opened)
+    StandardisedRows(*drawn()).close()
+    assert folders == [on_disk]
+    blocked = tmp_path / "a file"
+    blocked.write_text("where the folder should be")
+    monkeypatch.setenv("HEADSTART_CACHE", str(blocked))
+    StandardisedRows(*drawn()).close()
+    assert folders == [on_disk, None]

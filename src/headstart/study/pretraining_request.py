@@ -202,7 +202,8 @@ def _recipe(request: PretrainRequest, images: ImageSet, split: Split, teacher: B
         preprocessing=Preprocessing(request.input_size, interpolation, mean, std),
         input_size=request.input_size,
         augmentation=request.augmentation or ("crop-flip" if images.mirror_safe else "crop"),
-        epochs=request.epochs or default_epochs(len(split.train)),
+        # A budget decides them later, in the plan.
+        epochs=request.epochs or (_FEWEST_EPOCHS if request.budget_seconds else default_epochs(len(split.train))),
         batch_size=request.batch_size,
         optimizer="muon",
         learning_rate=request.learning_rate,

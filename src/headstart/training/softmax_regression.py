@@ -26,7 +26,7 @@ _SHORTEST_STEP = 1e-3  # chosen: ten times halved
 _TURNED = 1e-6  # chosen: a smaller cosine between step and turn is rounding
 _APART, _SMALLEST_VARIANCE = 1e-9, 1e-6  # chosen: see where they are used
 _AXES_SHARE = 0.017  # measured: the principal axes of D features take 0.017 D times as long as the products of 1,000 rows (docs/log.md)
-_OPERATIONS = 200  # measured: a step works through its 40 remembered ones in about as many sums over all parameters
+_OPERATIONS = 200  # chosen: a step works through its 40 remembered ones in about five sums over all parameters each
 _TIMED = 5  # chosen: times that a product is timed
 
 
@@ -39,7 +39,7 @@ class SoftmaxRegression:
     def __init__(self, rows: StandardisedRows, labels: torch.Tensor, classes: int) -> None:
         """Take n rows of D features and their `(n,) int64` labels in `0..classes-1`; find the principal axes."""
         self._rows = rows
-        self._one_hot = torch.nn.functional.one_hot(labels, classes).float()
+        self._labels, self._classes = labels, classes
         products = torch.zeros(rows.width, rows.width)
         for block in rows.blocks():
             products.addmm_(block.T, block)
@@ -54,7 +54,7 @@ class SoftmaxRegression:
     @property
     def start(self) -> torch.Tensor:
         """Parameters that say nothing: all zero."""
-        return torch.zeros(self._one_hot.shape[1], self._rows.width + 1)
+        return torch.zeros(self._classes, self._rows.width + 1)
 
     def minimise(self, l2: float, start: torch.Tensor, tolerance: float) -> torch.Tensor:
         """Walk down from `start`.
@@ -112,8 +112,8 @@ class SoftmaxRegression:
     def _value_and_gradient(self, parameters: torch.Tensor, l2: float) -> tuple[float, torch.Tensor]:
         loss, gradient = 0.0, torch.zeros_like(parameters)
         # Some rows at a time: they are still in the processor's cache when the gradient needs them.
-        for features, one_hot in zip(self._rows.blocks(), torch.split(self._one_hot, BLOCK), strict=True):
-            loss += _add_gradient(gradient, parameters, features, one_hot)
+        for features, labels in zip(self._rows.blocks(), torch.split(self._labels, BLOCK), strict=True):
+            loss += _add_gradient(gradient, parameters, features, labels)
         gradient /= len(self._rows)
         weight = parameters[:, :-1]
         gradient[:, :-1] += l2 * weight
@@ -121,9 +121,10 @@ class SoftmaxRegression:
 
 
 def _add_gradient(
-    gradient: torch.Tensor, parameters: torch.Tensor, features: torch.Tensor, one_hot: torch.Tensor
+    gradient: torch.Tensor, parameters: torch.Tensor, features: torch.Tensor, labels: torch.Tensor
 ) -> float:
     """Add some rows' gradient of the sum of their losses to `gradient`, and return that sum."""
+    one_hot = torch.nn.functional.one_hot(labels, len(parameters)).float()
     log_probabilities = torch.log_softmax(torch.addmm(parameters[:, -1], features, parameters[:, :-1].T), dim=1)
     loss = -float((log_probabilities * one_hot).sum(dtype=torch.float64))
     error = log_probabilities.exp_().sub_(one_hot)
@@ -158,24 +159,24 @@ def _downhill(
 
 
 def time_of_a_pass(rows: int, features: int, classes: int) -> tuple[float, float]:
-    """Time the products of a fit on random rows.
+    """Time the products of a fit on a block of random rows.
 
     Args:
-        rows: of the fit; the timing takes at most a block.
+        rows: of the fit.
         features: D, numbers of each row.
         classes: C.
 
     Returns:
         Seconds that a fit is expected to take once, before its first step, and for each pass over its rows.
     """
-    few, draws = min(rows, BLOCK), torch.Generator().manual_seed(0)
-    some = torch.randn(few, features, generator=draws)
-    one_hot = torch.nn.functional.one_hot(torch.arange(few) % classes, classes).float()
+    some = torch.randn(BLOCK, features, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(BLOCK) % classes
     parameters = torch.zeros(classes, features + 1)
     gram = _median_seconds(lambda: some.T @ some)
-    block = _median_seconds(lambda: _add_gradient(torch.zeros_like(parameters), parameters, some, one_hot))
+    block = _median_seconds(lambda: _add_gradient(torch.zeros_like(parameters), parameters, some, labels))
     operation = _median_seconds(lambda: (parameters * parameters).sum())
-    return gram * (rows / few + _AXES_SHARE * features * BLOCK / few), block * rows / few + _OPERATIONS * operation
+    blocks = rows / BLOCK
+    return gram * (blocks + _AXES_SHARE * features), block * blocks + _OPERATIONS * operation
 
 
 def _median_seconds(work: Callable[[], object]) -> float:

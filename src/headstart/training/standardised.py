@@ -1,10 +1,9 @@
 """A probe's training rows, each feature with mean 0 and deviation 1: in memory, or in a file where they would take much of it."""
 
-import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from io import BufferedRandom
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -12,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from headstart.files import cache_folder, kept_in, read_rows
+from headstart.errors import DataError
+from headstart.files import cache_folder, read_rows
 from headstart.records import Indices
 
 Array = npt.NDArray[np.float32]
@@ -20,8 +20,9 @@ Array = npt.NDArray[np.float32]
 BLOCK = 1000  # measured: a pass in blocks of so many rows takes 55 ms instead of 80 for 45,000 x 1,280 features (docs/log.md)
 _IN_MEMORY = 1 << 26
 """Bytes of rows that are held in memory (chosen): those of 13,000 images with 1,280 features. More of them are read again from a file in
-every pass, so that a probe takes no more memory however many images there are. It is no slower (docs/log.md)."""
+every pass, which is no slower (docs/log.md): their memory does not grow with the images."""
 
+_PREFIX = "headstart-probe-"
 _SMALLEST_DEVIATION = 1e-6  # a feature that never moves says nothing; it must not be divided by zero
 
 
@@ -36,7 +37,7 @@ class StandardisedRows:
         mean, deviation: `(D,) float32` each; the deviation of a feature that never moves is 1.
 
     Raises:
-        DataError: they go to a file, and its disk is full.
+        DataError: they go to a file, which cannot be written, since its disk is full, or cannot be read any more.
     """
 
     def __init__(self, features: npt.NDArray[np.floating], rows: Indices) -> None:
@@ -60,13 +61,16 @@ class StandardisedRows:
             centred = _taken(features, block) - self.mean
             squares += np.einsum("nd,nd->d", centred, centred, dtype=np.float64)
         self.deviation = _deviation(squares / self._count)
-        # A cache that others share may be one that can only be read.
-        folder = cache_folder() if os.access(cache_folder(), os.W_OK) else Path(tempfile.gettempdir())
-        with kept_in(folder, "The training features of a probe"):
-            self._file = tempfile.TemporaryFile(dir=folder, prefix="probe-")  # noqa: SIM115 - `close` closes it
+        try:
+            self._file = _opened()
             for block in blocks:
                 self._file.write(self.applied(_taken(features, block)).data)
             self._file.flush()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise _unusable(f"written ({error})") from error
+            raise
 
     def __len__(self) -> int:
         count: int = self._count
@@ -101,14 +105,35 @@ class StandardisedRows:
         self._file.seek(0)
         for first in range(0, self._count, BLOCK):
             block = buffer[: min(BLOCK, self._count - first)]
-            if self._file.readinto(block.data.cast("B")) != block.nbytes:
-                raise EOFError("The file of a probe's training features ends too early.")
+            try:
+                count = self._file.readinto(block.data.cast("B"))
+            except OSError as error:
+                raise _unusable(f"read ({error})") from error
+            if count != block.nbytes:
+                raise _unusable("read (it ends too early)")
             yield torch.from_numpy(block)
 
     def close(self) -> None:
         """Remove the file, if there is one."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # on a full disk what was not written is said once more
+                self._file.close()
+
+
+def _opened() -> BufferedRandom:
+    """A file without a name in the cache folder; where others share a cache that can only be read, among the system's temporary files."""
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=cache_folder(), prefix=_PREFIX)
+    except OSError:
+        return tempfile.TemporaryFile(prefix=_PREFIX)
+
+
+def _unusable(how: str) -> DataError:
+    return DataError(
+        f"The temporary file of a probe's training features cannot be {how}. Free some space in {cache_folder()}, or let the "
+        "environment variable HEADSTART_CACHE name a folder that can be written."
+    )
 
 
 def _taken(features: npt.NDArray[np.floating], rows: Indices) -> Array:
