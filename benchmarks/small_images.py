@@ -227,14 +227,14 @@ def widths() -> list[dict[str, Any]]:
         size = complexity(module, 32)
         runs.append(forward)
         rows.append({"channels": channels, "engine": engine, "parameters": size.parameters, "multiply_adds": size.macs})
-    measured = [[_images_per_second(forward, inputs) for forward in runs] for _ in range(ROUNDS)]
+    measured = [[images_per_second(forward, inputs) for forward in runs] for _ in range(ROUNDS)]
     for row, speeds in zip(rows, zip(*measured, strict=True), strict=True):
         row["images_per_second"] = round(statistics.median(speeds), 1)
         print(row["channels"], row["multiply_adds"], row["images_per_second"], flush=True)
     return rows
 
 
-def _images_per_second(forward: Callable[[torch.Tensor], Any], inputs: torch.Tensor) -> float:
+def images_per_second(forward: Callable[[torch.Tensor], Any], inputs: torch.Tensor) -> float:
     forward(inputs)
     started, done = time.perf_counter(), 0
     while time.perf_counter() - started < WAY_SECONDS:

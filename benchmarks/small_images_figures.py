@@ -52,6 +52,7 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
         "probe": probe_table(results),
         "taps": taps_table(results),
         "widths": widths_table(results),
+        "architectures": architectures_table(results["architectures"]["rows"]),
         "few": fine_tuning_table(results["few"]),
         "budget": fine_tuning_table(results["budget"]),
         "sizes": sizes_table(results["sizes"]["rows"]),
@@ -109,6 +110,20 @@ def widths_table(results: dict[str, Any]) -> str:
             f"| {', '.join(map(str, row['channels']))}{chosen} | {row['parameters'] / 1e6:.2f} M | "
             f"{row['multiply_adds'] / 1e6:.1f} M | {row['images_per_second']:,.0f} | {rate:.0f} |"
         )
+    return "\n".join(lines)
+
+
+def architectures_table(rows: list[dict[str, Any]]) -> str:
+    """What short pretrainings of other architectures are worth in a probe, and their speed."""
+    lines = [
+        "| architecture | channels | parameters | multiply-adds | images/s | probe with 5,000 labels |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['name']} | {', '.join(map(str, row['channels']))} | {row['parameters'] / 1e6:.2f} M | "
+        f"{row['multiply_adds'] / 1e6:.1f} M | {row['images_per_second']:,.0f} | {100 * row['probe_accuracy']:.1f}% |"
+        for row in rows
+    ]
     return "\n".join(lines)
 
 
