@@ -142,12 +142,7 @@ def main() -> None:
         print(f"== {name}", flush=True)
         for row in parts[name]():
             rows.append(row)
-            results[name] = {
-                "rows": rows,
-                "date": datetime.date.today().isoformat(),
-                "seconds": round(time.perf_counter() - started, 1),
-                "environment": describe_environment(CPU),
-            }
+            results[name] = measured_part(rows, started)
             if name in ("few", "budget"):
                 results[name]["not_run"] = not_run(rows)
             write_json(RESULTS, results)  # after each row: what is measured is not lost with what is interrupted
@@ -232,6 +227,16 @@ def widths() -> list[dict[str, Any]]:
         row["images_per_second"] = round(statistics.median(speeds), 1)
         print(row["channels"], row["multiply_adds"], row["images_per_second"], flush=True)
     return rows
+
+
+def measured_part(rows: list[dict[str, Any]], started: float) -> dict[str, Any]:
+    """A part of the results file: its rows, when and on what they were measured, and the seconds since it was started."""
+    return {
+        "rows": rows,
+        "date": datetime.date.today().isoformat(),
+        "seconds": round(time.perf_counter() - started, 1),
+        "environment": describe_environment(CPU),
+    }
 
 
 def images_per_second(forward: Callable[[torch.Tensor], Any], inputs: torch.Tensor) -> float:

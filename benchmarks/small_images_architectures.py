@@ -9,7 +9,6 @@ with 5,000 labels. Ranks after so short a training need not be those after a lon
 """
 
 import argparse
-import datetime
 import json
 import statistics
 import tempfile
@@ -22,7 +21,6 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from headstart.environment import describe_environment
 from headstart.files import read_json, write_json
 from headstart.models import small32
 from headstart.models.cost import complexity
@@ -30,7 +28,7 @@ from headstart.study.observer import SilentObserver
 from headstart.study.pretraining import run_pretraining
 from headstart.study.pretraining_request import PretrainRequest
 from headstart.training.frozen import choose_forward
-from small_images import BATCHES, CPU, MIDDLE, RESULTS, ROUNDS, images_per_second
+from small_images import BATCHES, CPU, MIDDLE, RESULTS, ROUNDS, images_per_second, measured_part
 
 IMAGES, EPOCHS = 20_000, 4
 _GROUP = 16  # channels that a group norm normalises together, as in its source (Wu and He 2018)
@@ -67,14 +65,7 @@ def main() -> None:
     measured = [[images_per_second(forward, inputs) for forward in forwards] for _ in range(ROUNDS)]
     for row, speeds in zip(rows, zip(*measured, strict=True), strict=True):
         row["images_per_second"] = round(statistics.median(speeds), 1)
-    results: dict[str, Any] = read_json(RESULTS)
-    results["architectures"] = {
-        "rows": rows,
-        "date": datetime.date.today().isoformat(),
-        "seconds": round(time.perf_counter() - started, 1),
-        "environment": describe_environment(CPU),
-    }
-    write_json(RESULTS, results)
+    write_json(RESULTS, read_json(RESULTS) | {"architectures": measured_part(rows, started)})
 
 
 def _pretrained(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -9,7 +9,6 @@ fifths (the penalty by leaving one out), judged on the fifth. Results go into th
 """
 
 import argparse
-import datetime
 import time
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,13 @@ from sklearn.preprocessing import StandardScaler
 from headstart.analysis.statistics import bootstrap_accuracy, paired_difference
 from headstart.data.preprocessing import apply_preprocessing
 from headstart.data.sources import load_images
-from headstart.environment import describe_environment
 from headstart.files import read_json, write_json
 from headstart.models.backbones import build_backbone, find_backbone
 from headstart.records import Booleans, ImageSet, Indices, Preprocessing
 from headstart.study.pretraining_request import train_and_val
 from headstart.study.resolving import backbone_preprocessing
 from headstart.training.frozen import Forward, choose_forward
-from small_images import CPU, RESULTS, SMALL
+from small_images import CPU, RESULTS, SMALL, measured_part
 
 SIDES = (32, 48, 64)
 PENALTIES = tuple(np.logspace(1, 5, 9))
@@ -47,14 +45,7 @@ def main() -> None:
     images = load_images(str(arguments.tiny_imagenet.resolve()))
     held_out = train_and_val(images, _SEED)[0].val
     rows = [row for name in SMALL for row in judged(name, images, held_out)]
-    results: dict[str, Any] = read_json(RESULTS)
-    results["sizes"] = {
-        "rows": rows,
-        "date": datetime.date.today().isoformat(),
-        "seconds": round(time.perf_counter() - started, 1),
-        "environment": describe_environment(CPU),
-    }
-    write_json(RESULTS, results)
+    write_json(RESULTS, read_json(RESULTS) | {"sizes": measured_part(rows, started)})
 
 
 def judged(name: str, images: ImageSet, held_out: Indices) -> list[dict[str, Any]]:

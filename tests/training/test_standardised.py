@@ -76,7 +76,7 @@ def test_a_full_disk_is_named_and_the_file_closed(on_disk: Path, monkeypatch: py
     file = FullFile()
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: file)
     with pytest.raises(
-        DataError, match=r"training features cannot be written.*No space left.*HEADSTART_CACHE"
+        DataError, match=r"training features of a probe cannot be kept.*No space left.*HEADSTART_CACHE"
     ) as found:
         StandardisedRows(*drawn())
     assert str(on_disk) in str(found.value)

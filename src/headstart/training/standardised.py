@@ -41,7 +41,8 @@ class StandardisedRows:
     """
 
     def __init__(self, features: npt.NDArray[np.floating], rows: Indices) -> None:
-        self._count, self._width = len(rows), int(features.shape[1])
+        self._count: int = len(rows)
+        self._width: int = features.shape[1]
         self._file: BufferedRandom | None = None
         self._held: torch.Tensor | None = None
         if self._count * self._width * np.dtype(np.float32).itemsize <= _IN_MEMORY:
@@ -69,12 +70,14 @@ class StandardisedRows:
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
-                raise _unusable(f"written ({error})") from error
+                raise DataError(
+                    f"The training features of a probe cannot be kept in a temporary file ({error}). Free some space in {cache_folder()}, "
+                    "or let the environment variable HEADSTART_CACHE name a folder that can be written."
+                ) from error
             raise
 
     def __len__(self) -> int:
-        count: int = self._count
-        return count
+        return self._count
 
     def __enter__(self) -> Self:
         return self
@@ -108,9 +111,9 @@ class StandardisedRows:
             try:
                 count = self._file.readinto(block.data.cast("B"))
             except OSError as error:
-                raise _unusable(f"read ({error})") from error
+                raise _unreadable(str(error)) from error
             if count != block.nbytes:
-                raise _unusable("read (it ends too early)")
+                raise _unreadable("it ends too early")
             yield torch.from_numpy(block)
 
     def close(self) -> None:
@@ -129,10 +132,10 @@ def _opened() -> BufferedRandom:
         return tempfile.TemporaryFile(prefix=_PREFIX)
 
 
-def _unusable(how: str) -> DataError:
+def _unreadable(why: str) -> DataError:
     return DataError(
-        f"The temporary file of a probe's training features cannot be {how}. Free some space in {cache_folder()}, or let the "
-        "environment variable HEADSTART_CACHE name a folder that can be written."
+        f"The temporary file of a probe's training features cannot be read any more ({why}). Run the same command again, or let the "
+        "environment variable HEADSTART_CACHE name a folder on another disk."
     )
 
 
