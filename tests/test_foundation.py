@@ -1,5 +1,7 @@
 """The bottom layer: randomness, files, errors, command lines, the lazy package."""
 
+import gc
+import importlib
 import mmap
 import os
 import stat
@@ -15,6 +17,7 @@ import pytest
 import headstart
 from headstart import errors
 from headstart.cli import main
+from headstart.cli.app import quick_imports
 from headstart.environment import command_line
 from headstart.errors import HeadstartError, RunError
 from headstart.files import (
@@ -209,6 +212,18 @@ def test_the_command_line_lets_waiting_threads_sleep_unless_its_user_said_otherw
     monkeypatch.setattr("headstart.cli.app.app", command)
     main()
     assert seen == [expected]
+
+
+def test_garbage_is_collected_again_after_imports_and_what_they_made_is_left_out() -> None:
+    before = gc.get_freeze_count()
+    try:
+        with pytest.raises(ModuleNotFoundError), quick_imports():  # noqa: PT012 - what is looked at holds within it
+            assert not gc.isenabled()
+            importlib.import_module("headstart.no_such_module")
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > before
+    finally:
+        gc.unfreeze()
 
 
 def test_a_command_is_quoted_for_the_shell_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,22 +1,23 @@
 """Frozen features: both engines agree, what is kept is not computed again, a failing export falls back."""
 
 import errno
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from headstart.data.preprocessing import apply_preprocessing
+from headstart.data.preprocessing import apply_preprocessing, resized_pixels
 from headstart.data.sources import load_images
 from headstart.errors import DataError
 from headstart.models.backbones import build_random_backbone, untrained_backbone
 from headstart.records import ImageSet, Preprocessing
 from headstart.study.observer import SilentObserver
 from headstart.training import frozen
-from headstart.training.features import are_extracted, extract_features
+from headstart.training.features import _FromPixels, are_extracted, extract_features
 from headstart.training.frozen import FrozenNetwork, Way, choose_forward
 from tests.models.factory import TINY
 
@@ -45,6 +46,29 @@ def test_features_equal_plain_pytorchs(images: ImageSet, module: nn.Module) -> N
     assert features.engine == "onnxruntime"
     assert features.values.shape == expected.shape
     assert np.abs(features.values - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("channel_order", ["RGB", "BGR"])
+@pytest.mark.parametrize("half_precision", [False, True])
+def test_the_engine_scales_and_normalises_as_every_other_part_of_the_program_does(
+    images: ImageSet, module: nn.Module, channel_order: Literal["RGB", "BGR"], half_precision: bool
+) -> None:
+    preprocessing = replace(PREPROCESSING, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), channel_order=channel_order)
+    few = replace(images, images=images.images[:100], labels=images.labels[:100])
+    found = extract_features(
+        few,
+        module,
+        "tiny",
+        preprocessing,
+        device=CPU,
+        reporter=SilentObserver(),
+        half_precision=half_precision,
+    )
+    with torch.inference_mode():
+        expected = module(apply_preprocessing(few.images, preprocessing)).numpy()
+    assert found.engine == "onnxruntime"
+    relative = 1e-3 if half_precision else 1e-5
+    assert np.abs(found.values - expected).max() <= relative * np.abs(expected).max()
 
 
 def test_a_second_time_nothing_is_computed(images: ImageSet, module: nn.Module) -> None:
@@ -89,7 +113,9 @@ def test_a_long_job_begins_with_a_race_that_is_remembered(
         assert torch.get_num_threads() == 2
         # Whoever wins next time, on whatever machine: every way gives PyTorch's numbers.
         for way in races[0]:
-            network = FrozenNetwork(choose_forward(module, torch.zeros(1, 3, 32, 32), CPU)[0], "onnxruntime", way)
+            pixels = resized_pixels(images.images[:1], PREPROCESSING)
+            forward, engine = choose_forward(_FromPixels(module, PREPROCESSING), pixels, CPU)
+            network = FrozenNetwork(forward, engine, way)
             monkeypatch.setattr("headstart.training.features.fastest", lambda *_, network=network: network)
             again = _extract(images, module, key=str(way))
             assert np.abs(again.values - features.values).max() <= 1e-5 * np.abs(features.values).max()

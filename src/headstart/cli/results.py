@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headstart.cli.app import Language, Runs, app
+from headstart.cli.app import Language, Runs, app, quick_imports
 from headstart.errors import HeadstartError
 
 _SHORT_LICENCE = 10  # characters of apache-2.0, which most of them have
@@ -22,7 +22,8 @@ def report(
     lang: Language = None,
 ) -> None:
     """Rebuild a run's reports from its results.json, in English or Spanish."""
-    from headstart import api
+    with quick_imports():
+        from headstart import api
 
     paths = api.rebuild_report(run, lang)
     typer.echo(paths.html)
@@ -69,7 +70,8 @@ def predict(
     """Classify image files with a trained model, preprocessed exactly as in training."""
     from dataclasses import asdict
 
-    from headstart import api
+    with quick_imports():
+        from headstart import api
 
     bundle = api.load(run, recipe=recipe, seed=seed)
     failed = False

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli.app import Device, KeepDuplicates, Language, Limit, Runs, WeightsDir, app
+from headstart.cli.app import Device, KeepDuplicates, Language, Limit, Runs, WeightsDir, app, quick_imports
 from headstart.environment import command_line
 
 
@@ -91,8 +91,9 @@ def compare(
     console = Console()
     console.print(texts.get("cli.loading"), style="dim")
 
-    from headstart import api
-    from headstart.cli.progress import TerminalObserver, print_summary
+    with quick_imports():
+        from headstart import api
+        from headstart.cli.progress import TerminalObserver, print_summary
 
     with TerminalObserver(console, texts) as observer:
         comparison = api.compare(
@@ -198,9 +199,10 @@ def pretrain(
     console = Console()
     console.print(texts.get("cli.loading"), style="dim")
 
-    from headstart import api
-    from headstart.cli.progress import TerminalObserver, print_pretrained
-    from headstart.records import Augmentation
+    with quick_imports():
+        from headstart import api
+        from headstart.cli.progress import TerminalObserver, print_pretrained
+        from headstart.records import Augmentation
 
     with TerminalObserver(console, texts) as observer:
         made = api.pretrain(
@@ -293,8 +295,9 @@ def diagnose(
     console = Console()
     console.print(texts.get("cli.loading"), style="dim")
 
-    from headstart import diagnosing
-    from headstart.cli.progress import TerminalObserver, print_diagnosis
+    with quick_imports():
+        from headstart import diagnosing
+        from headstart.cli.progress import TerminalObserver, print_diagnosis
 
     with TerminalObserver(console, texts) as observer:
         found = diagnosing.diagnose(

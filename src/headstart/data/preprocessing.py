@@ -35,7 +35,19 @@ def apply_preprocessing(images: npt.NDArray[np.uint8] | torch.Tensor, preprocess
     Returns:
         `(B, 3, input_size, input_size) float32`, channels last in memory: `(pixel / 255 - mean) / std`. On the images' device.
     """
-    pixels = _resized(images, preprocessing)
+    return normalise(_resized(images, preprocessing), preprocessing)
+
+
+def normalise(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Scale and normalise images that have their size already: what `apply_preprocessing` does after it has resized.
+
+    Args:
+        pixels: `(B, 3, S, S) uint8` RGB on any device.
+        preprocessing: only its `mean`, `std` and `channel_order` are used.
+
+    Returns:
+        `(B, 3, S, S) float32`, channels last in memory, on the same device.
+    """
     if preprocessing.channel_order == "BGR":
         pixels = pixels.flip(1)
     # By a tensor on the device: by a plain number a GPU would multiply with a rounded 1 / 255.
@@ -58,7 +70,12 @@ def pixels_only(images: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> 
     Returns:
         `(B, input_size, input_size, 3) uint8` RGB.
     """
-    return np.ascontiguousarray(_resized(images, preprocessing).permute(0, 2, 3, 1).numpy())
+    return np.ascontiguousarray(resized_pixels(images, preprocessing).numpy())
+
+
+def resized_pixels(images: npt.NDArray[np.uint8] | torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """`pixels_only` for images on any device: `(B, input_size, input_size, 3) uint8` RGB, where they are."""
+    return _resized(images, preprocessing).permute(0, 2, 3, 1)
 
 
 @lru_cache(maxsize=64)

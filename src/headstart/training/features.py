@@ -15,7 +15,7 @@ from filelock import FileLock
 from torch import nn
 
 from headstart.data.parallel import map_in_order
-from headstart.data.preprocessing import apply_preprocessing
+from headstart.data.preprocessing import normalise, resized_pixels
 from headstart.data.transfer import to_device
 from headstart.errors import RunError
 from headstart.files import (
@@ -98,6 +98,22 @@ def extract_features(
             return Features(np.load(folder / _VALUES, mmap_mode="r"), facts["seconds"], facts["engine"])
 
 
+class _FromPixels(nn.Module):
+    """A network that is fed resized pixels, `(N, S, S, 3) uint8`: the engine that runs it scales and normalises them, too.
+
+    A quarter of the bytes are handed over, and what PyTorch took for the numbers between is saved (docs/log.md).
+    """
+
+    def __init__(self, module: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.module, self._preprocessing = module, preprocessing
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        prepared = normalise(pixels.permute(0, 3, 1, 2), self._preprocessing)
+        features: torch.Tensor = self.module(prepared)
+        return features
+
+
 def network_key(module_key: str, preprocessing: Preprocessing) -> str:
     """What `frozen` remembers of a network belongs to: its weights, and what it sees."""
     return f"{module_key} {canonical_json(asdict(preprocessing))}"
@@ -155,8 +171,8 @@ def _extract_to(
     started = time.perf_counter()
     total = len(images.images)
     reporter.stage("features", total)
-    first = apply_preprocessing(images.images[:_CHUNK], preprocessing)
-    network = fastest(module, key, first, device, total)
+    first = resized_pixels(images.images[:_CHUNK], preprocessing)
+    network = fastest(_FromPixels(module, preprocessing), key, first, device, total)
     shape = network.forward(first[:1]).shape[1:]
     dtype = np.float16 if half_precision else np.float32
     with written_atomically(path) as temporary:
@@ -179,7 +195,7 @@ def _fill(
     chunk, total = max(_CHUNK, network.way.batch), len(values)
 
     def extract(begin: int) -> int:
-        inputs = apply_preprocessing(to_device(images.images[begin : begin + chunk], device), preprocessing)
+        inputs = resized_pixels(to_device(images.images[begin : begin + chunk], device), preprocessing)
         for offset in range(0, len(inputs), network.way.batch):
             outputs = network.forward(inputs[offset : offset + network.way.batch])
             values[begin + offset : begin + offset + len(outputs)] = outputs
