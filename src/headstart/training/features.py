@@ -109,6 +109,7 @@ class _FromPixels(nn.Module):
         self.module, self._preprocessing = module, preprocessing
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        # `frozen` runs it once before an exporter does: what `normalise` keeps for the next call must not be an exporter's stand-in.
         prepared = normalise(pixels.permute(0, 3, 1, 2), self._preprocessing)
         features: torch.Tensor = self.module(prepared)
         return features
