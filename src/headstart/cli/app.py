@@ -68,10 +68,10 @@ def main() -> None:
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import large libraries within it: nothing is looked for garbage while they make their hundreds of thousands of objects.
+    """Import large libraries within it: no garbage is looked for while they make hundreds of thousands of objects.
 
     These stay as long as the program, so that later collections leave them out, too. Together with the end of the program that
-    is two to three seconds of every command that trains (docs/log.md).
+    was two and a half seconds of a short comparison (docs/log.md).
     """
     gc.disable()
     try:

@@ -219,7 +219,7 @@ def _fill(
 def _threads_beside(network: FrozenNetwork) -> int:
     """One thread of PyTorch's beside another engine.
 
-    Preparing pixels takes it a twentieth of the time, but its other threads would then wait by spinning on the cores that the
+    Preparing pixels took it a twentieth of the time, but its other threads would then wait by spinning on the cores that the
     engine needs: MobileNetV2 at 96 px took 13.7 s for 20,000 images, and takes 9.8 s (docs/log.md).
     """
     return 1 if network.engine == "onnxruntime" else torch.get_num_threads()

@@ -52,7 +52,7 @@ class Way:
 
 @dataclass(frozen=True)
 class FrozenNetwork:
-    """A network ready to run: `forward` takes `(N, 3, S, S) float32`; `way.workers` threads may call it at once.
+    """A network ready to run: `forward` takes what its module took, images along the first axis; `way.workers` threads may call it at once.
 
     It takes inputs from the CPU; a network that PyTorch runs on a GPU takes them from there, too.
     """
@@ -67,11 +67,11 @@ def choose_forward(module: nn.Module, example: torch.Tensor, device: torch.devic
 
     Args:
         module: in evaluation mode.
-        example: `(n, 3, S, S) float32`, a few real inputs that the choice is checked on.
+        example: `(n, ...)`, a few real inputs of the type that the module takes, which the choice is checked on.
         device: where PyTorch would run.
 
     Returns:
-        A function from `(N, 3, S, S) float32` on the CPU to a float32 array, and the engine's name.
+        A function from such inputs on the CPU, `(N, ...)`, to a float32 array, and the engine's name.
     """
     graph = _checked_graph(module.to(device), example, device)
     if graph is None:
@@ -85,9 +85,9 @@ def fastest(
     """Choose how to run a frozen module over many images.
 
     Args:
-        module: in evaluation mode, `(N, 3, S, S) float32` to `(N, ...) float32`.
+        module: in evaluation mode, to `(N, ...) float32` from prepared images, or from pixels as `extract_features` hands them over.
         key: names the module's weights and its preprocessing; what is remembered belongs to it.
-        inputs: `(n, 3, S, S) float32`, a few dozen real inputs: what is checked and timed on.
+        inputs: `(n, ...)`, a few dozen real inputs of the type that the module takes: what is checked and timed on.
         device: where PyTorch would run.
         images_to_come: decides whether a race would pay.
     """
