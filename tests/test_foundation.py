@@ -222,7 +222,12 @@ def test_garbage_is_collected_again_after_imports_and_what_they_made_is_left_out
             importlib.import_module("headstart.no_such_module")
         assert gc.isenabled()
         assert gc.get_freeze_count() > before
+        gc.disable()
+        with quick_imports():
+            pass
+        assert not gc.isenabled(), "who had turned it off keeps it so"
     finally:
+        gc.enable()
         gc.unfreeze()
 
 

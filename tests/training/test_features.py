@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from headstart.data.preprocessing import apply_preprocessing, resized_pixels
+from headstart.data.preprocessing import _per_channel, apply_preprocessing, resized_pixels
 from headstart.data.sources import load_images
 from headstart.errors import DataError
 from headstart.models.backbones import build_random_backbone, untrained_backbone
@@ -71,6 +71,16 @@ def test_the_engine_scales_and_normalises_as_every_other_part_of_the_program_doe
     assert np.abs(found.values - expected).max() <= relative * np.abs(expected).max()
 
 
+def test_an_exporter_leaves_nothing_behind_in_what_prepares_pixels(images: ImageSet, module: nn.Module) -> None:
+    preprocessing = replace(PREPROCESSING, mean=(0.11, 0.12, 0.13), std=(0.21, 0.22, 0.23))
+    expected = apply_preprocessing(images.images[:4], preprocessing)
+    _per_channel.cache_clear()
+    network = _FromPixels(module, preprocessing).eval()
+    torch.export.export(network, (resized_pixels(images.images[:4], preprocessing).contiguous(),), strict=False)
+    assert torch.equal(apply_preprocessing(images.images[:4], preprocessing), expected)
+    assert not any(part.training for part in network.modules())
+
+
 def test_a_second_time_nothing_is_computed(images: ImageSet, module: nn.Module) -> None:
     first = _extract(images, module)
 
@@ -114,7 +124,7 @@ def test_a_long_job_begins_with_a_race_that_is_remembered(
         # Whoever wins next time, on whatever machine: every way gives PyTorch's numbers.
         for way in races[0]:
             pixels = resized_pixels(images.images[:1], PREPROCESSING)
-            forward, engine = choose_forward(_FromPixels(module, PREPROCESSING), pixels, CPU)
+            forward, engine = choose_forward(_FromPixels(module, PREPROCESSING).eval(), pixels, CPU)
             network = FrozenNetwork(forward, engine, way)
             monkeypatch.setattr("headstart.training.features.fastest", lambda *_, network=network: network)
             again = _extract(images, module, key=str(way))

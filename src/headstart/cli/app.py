@@ -73,12 +73,14 @@ def quick_imports() -> Iterator[None]:
     These stay as long as the program, so that later collections leave them out, too. Together with the end of the program that
     was two and a half seconds of a short comparison (docs/log.md).
     """
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        if was_enabled:
+            gc.enable()
 
 
 def _language_of(arguments: list[str]) -> str | None:

@@ -107,17 +107,18 @@ class _FromPixels(nn.Module):
     def __init__(self, module: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.module, self._preprocessing = module, preprocessing
+        # What `normalise` keeps for its next caller is made here: in an exporter's hands it would be a stand-in without numbers.
+        normalise(torch.zeros((1, 3, 1, 1), dtype=torch.uint8), preprocessing)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        # `frozen` runs it once before an exporter does: what `normalise` keeps for the next call must not be an exporter's stand-in.
         prepared = normalise(pixels.permute(0, 3, 1, 2), self._preprocessing)
         features: torch.Tensor = self.module(prepared)
         return features
 
 
 def network_key(module_key: str, preprocessing: Preprocessing) -> str:
-    """What `frozen` remembers of a network belongs to: its weights, and what it sees."""
-    return f"{module_key} {canonical_json(asdict(preprocessing))}"
+    """What `frozen` remembers of a network belongs to: its weights, what it sees, and that its engine prepares the pixels."""
+    return f"{module_key} from pixels {canonical_json(asdict(preprocessing))}"
 
 
 def are_extracted(
@@ -173,7 +174,7 @@ def _extract_to(
     total = len(images.images)
     reporter.stage("features", total)
     first = resized_pixels(images.images[:_CHUNK], preprocessing)
-    network = fastest(_FromPixels(module, preprocessing), key, first, device, total)
+    network = fastest(_FromPixels(module, preprocessing).eval(), key, first, device, total)
     shape = network.forward(first[:1]).shape[1:]
     dtype = np.float16 if half_precision else np.float32
     with written_atomically(path) as temporary:
