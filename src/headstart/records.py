@@ -23,7 +23,7 @@ Kind = Literal["scratch", "probe", "finetune", "majority", "random-features"]
 Augmentation = Literal["none", "shift", "shift-flip", "shift-alternate", "crop", "crop-flip"]
 USUAL_SHIFT = 1 / 8
 """Of the side: 4 pixels at 32, as in He et al. 2016, "Deep residual learning", section 4.2 (zero padding there)."""
-_LATER_SETTINGS = {"max_shift": USUAL_SHIFT}
+_LATER_SETTINGS = {"max_shift": USUAL_SHIFT, "micro_batch": 0}
 """Settings that recipes did not have at version 2 of trials, each with its default."""
 
 MIRRORING: tuple[Augmentation, ...] = ("shift-flip", "shift-alternate", "crop-flip")
@@ -182,6 +182,8 @@ class Recipe:
         head: `convex` fits a linear head to convergence (L-BFGS, L2 chosen on val), `gradient` trains it by the engine.
         unfreeze: which part of the backbone fine-tuning trains.
         epochs, batch_size, optimizer, learning_rate, weight_decay, schedule, label_smoothing: of the engine.
+        micro_batch: a larger batch goes through the network in even parts of at most so many images, their gradients added up for the one
+            step of the optimizer; batch norm sees a part at a time. 0 sends every batch at once.
         momentum: of `sgd` and `muon`.
         layer_decay: factor on the learning rate for each block further from the head (fine-tuning).
         mixup: strength of mixing pairs of images and their labels (Zhang et al. 2018, alpha); 0 mixes nothing.
@@ -206,6 +208,7 @@ class Recipe:
     unfreeze: Unfreeze = "last"
     epochs: int = 0
     batch_size: int = 64
+    micro_batch: int = 0
     optimizer: OptimizerName = "adam"
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
@@ -230,6 +233,11 @@ class Recipe:
     def is_deterministic(self) -> bool:
         """Whether another seed would give the same result, so that one trial is enough."""
         return self.kind == "majority" or (self.kind == "probe" and self.head == "convex")
+
+    @property
+    def images_at_once(self) -> int:
+        """How many images of a whole batch go through the network together."""
+        return min(self.batch_size, self.micro_batch or self.batch_size)
 
     @property
     def uses_pretrained_weights(self) -> bool:

@@ -38,7 +38,7 @@ from tests.models.factory import TINY, metadata, write_other_weights, write_tiny
 CPU = torch.device("cpu")
 
 _IDENTITY_OF_BEFORE = "dcb5ff57da1cbd88d3f3f8327b1147f7979e970d473dc81f232981bf3b37ee26"
-"""Of a trial of version 5, as it is without `max_shift`."""
+"""Of a trial of version 5, as it is without `max_shift` and `micro_batch`."""
 
 
 class Notes(SilentObserver):
@@ -178,16 +178,18 @@ def test_an_architecture_that_cannot_be_cut_has_its_last_blocks_fine_tuned(tmp_p
 
 
 def test_what_was_finished_before_a_setting_came_goes_on_being_found(tmp_path: Path) -> None:
-    """`max_shift` is younger than version 2 of trials: at its default no identity has it."""
+    """`max_shift` and `micro_batch` are younger than version 2 of trials: at its default no identity has them."""
     recipe = Recipe(name="p", kind="scratch", epochs=1)
     none = np.zeros(0, np.int64)
     split = Split(none, none, none, 0, "drawn", none)
     assert trial_identity(recipe, "0" * 64, split, 0) == _IDENTITY_OF_BEFORE
-    assert trial_identity(recipe.with_changes(max_shift=0.25), "0" * 64, split, 0) != _IDENTITY_OF_BEFORE
+    for changed in (recipe.with_changes(max_shift=0.25), recipe.with_changes(micro_batch=8)):
+        assert trial_identity(changed, "0" * 64, split, 0) != _IDENTITY_OF_BEFORE
     first, _ = _run(_request(tmp_path, recipes=(recipe,)))
     request, plan = (read_json(first.ledger.folder / f"{name}.json") for name in ("request", "plan"))
-    assert "max_shift" not in request["recipes"][0]
-    del plan["recipes"][0]["recipe"]["max_shift"]
+    for younger in ("max_shift", "micro_batch"):
+        assert younger not in request["recipes"][0]
+        del plan["recipes"][0]["recipe"][younger]
     write_json(first.ledger.folder / "plan.json", plan)
     again, notes = _run(_request(tmp_path, recipes=(recipe,)))
     assert (notes.ran, notes.read) == ([], ["p"])
@@ -489,6 +491,9 @@ def test_a_recipe_that_cannot_be_completed_leaves_no_run_behind(tmp_path: Path) 
         _run(_request(tmp_path, recipes=(replace(endless, momentum=1.5, epochs=1),)))
     with pytest.raises(UsageError, match="max_shift = 4;"):  # not pixels
         _run(_request(tmp_path, recipes=(replace(endless, max_shift=4.0, epochs=1),)))
+    for few in (2, 1, -1):
+        with pytest.raises(UsageError, match=f"micro_batch = {few};"):
+            _run(_request(tmp_path, recipes=(replace(endless, micro_batch=few, epochs=1),)))
 
 
 def test_a_recipe_from_toml(tmp_path: Path) -> None:

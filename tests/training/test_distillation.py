@@ -71,7 +71,8 @@ def test_the_loss_is_cross_entropy_plus_weighted_distance() -> None:
     assert float(criterion(outputs, torch.tensor([2, 1]))) == pytest.approx(float(swapped) + 7)
 
 
-def test_a_student_learns_what_its_teacher_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("micro_batch", [0, 12])
+def test_a_student_learns_what_its_teacher_says(micro_batch: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.normal(size=(300, 12)).astype(np.float32)
     labels = np.zeros(300, np.int64)  # the labels say nothing
@@ -82,6 +83,7 @@ def test_a_student_learns_what_its_teacher_says(tmp_path: Path) -> None:
     batches = ArrayBatches(pixels, labels, np.arange(300))
     criterion = DistillationCriterion(labels, 0.0, CPU, targets, classes=2, weight=1.0)
     recipe = Recipe("taught", "scratch", epochs=20, batch_size=32, optimizer="adamw", learning_rate=1e-2)
+    recipe = recipe.with_changes(micro_batch=micro_batch)
     trained = network.train()
     before = float(criterion(trained(torch.from_numpy(pixels)), torch.arange(300)).detach())
     train_network(network, batches, batches, recipe, 0, device=CPU, checkpoint=tmp_path / "c", criterion=criterion)

@@ -63,11 +63,16 @@ def test_batches_are_the_cpus(size: int, augmentation: Any, keep: bool, monkeypa
 
 
 def _train(
-    folder: Path, device: torch.device, optimizer: Any, callbacks: Sequence[Callback] = (), mixup: float = 0.2
+    folder: Path,
+    device: torch.device,
+    optimizer: Any,
+    callbacks: Sequence[Callback] = (),
+    mixup: float = 0.2,
+    micro_batch: int = 0,
 ) -> tuple[list[bytes], Fitted]:
     images = load_images("digits", limit=700)
     network = build_network(NetworkSpec("cnn", 10, 8, width=16), 0).to(device).to(memory_format=torch.channels_last)
-    recipe = RECIPE.with_changes(optimizer=optimizer, mixup=mixup)
+    recipe = RECIPE.with_changes(optimizer=optimizer, mixup=mixup, micro_batch=micro_batch)
     train = ImageBatches(images.images, images.labels, np.arange(500), DIGITS, recipe.augmentation, device)
     val = ImageBatches(images.images, images.labels, np.arange(500, 700), DIGITS, device=device)
     resume = folder / "resume"
@@ -95,7 +100,8 @@ def test_features_are_the_cpus() -> None:
     assert np.abs(on_gpu - on_cpu).max() <= 1e-4 * np.abs(on_cpu).max()
 
 
-def test_recorded_steps_are_the_written_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("micro_batch", [0, 12])
+def test_recorded_steps_are_the_written_ones(micro_batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
 
     def noted(*arguments: Any) -> Any:
@@ -103,10 +109,10 @@ def test_recorded_steps_are_the_written_ones(tmp_path: Path, monkeypatch: pytest
         return made[-1]
 
     monkeypatch.setattr("headstart.training.engine.make_step", noted)
-    recorded, _ = _train(tmp_path / "recorded", GPU, "muon", mixup=0.0)
+    recorded, _ = _train(tmp_path / "recorded", GPU, "muon", mixup=0.0, micro_batch=micro_batch)
     assert made[0]._graph is not None
     monkeypatch.setattr("headstart.training.steps._WRITTEN_STEPS", 10**9)
-    written, _ = _train(tmp_path / "written", GPU, "muon", mixup=0.0)
+    written, _ = _train(tmp_path / "written", GPU, "muon", mixup=0.0, micro_batch=micro_batch)
     assert made[1]._graph is None
     assert recorded == written
 

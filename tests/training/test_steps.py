@@ -13,7 +13,7 @@ from headstart.training import steps
 from headstart.training.arithmetic import choose_arithmetic
 from headstart.training.criterion import Criterion
 from headstart.training.engine import make_optimizer
-from headstart.training.steps import Mixture, Step, make_step
+from headstart.training.steps import SMALLEST_MICRO_BATCH, Mixture, Step, even_parts, make_step
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(name="small", kind="scratch", network="fast", optimizer="muon", learning_rate=0.1)
@@ -71,3 +71,48 @@ def test_a_step_lowers_the_loss_of_both_labels_of_a_mixture() -> None:
     assert int(hits) == int((logits.argmax(1) == positions).sum())
     after, _ = step(inputs, positions, Mixture(0.7, partners))
     assert float(after) < float(loss)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_batch_in_parts_moves_the_weights_as_the_whole_does(mixed: bool) -> None:
+    torch.manual_seed(0)
+    inputs, positions = torch.randn(10, 4), torch.arange(10) % 3
+    mixture = Mixture(0.7, torch.randperm(10)) if mixed else None
+    start = nn.Linear(4, 3).state_dict()
+    results = {}
+    for micro_batch in (0, 4):
+        network = nn.Linear(4, 3)
+        network.load_state_dict(start)
+        recipe = RECIPE.with_changes(optimizer="sgd", micro_batch=micro_batch)
+        optimizer, criterion = make_optimizer(network, recipe, None), Criterion(np.array([0, 1, 2]), 0.0, CPU)
+        step = make_step(recipe, network, criterion, optimizer, choose_arithmetic("cpu", bfloat16=False), None)
+        loss, hits = step(inputs, positions, mixture)
+        assert not hits.is_floating_point()  # a count
+        results[micro_batch] = float(loss), int(hits), network.weight.detach()
+    (whole_loss, whole_hits, whole), (loss_of_parts, hits_of_parts, by_parts) = results[0], results[4]
+    assert loss_of_parts == pytest.approx(whole_loss)
+    assert hits_of_parts == whole_hits
+    assert 0 < whole_hits < 10
+    assert torch.allclose(by_parts, whole, atol=1e-6)
+    assert not torch.allclose(whole, start["weight"], atol=1e-3)
+
+
+def test_batch_norm_sees_a_part_at_a_time() -> None:
+    network = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3))
+    recipe = RECIPE.with_changes(optimizer="sgd", micro_batch=4)
+    optimizer, criterion = make_optimizer(network, recipe, None), Criterion(np.array([0, 1, 2]), 0.0, CPU)
+    step = make_step(recipe, network, criterion, optimizer, choose_arithmetic("cpu", bfloat16=False), None)
+    step(torch.randn(10, 4), torch.arange(10) % 3)
+    assert network[0].num_batches_tracked == 3
+
+
+@pytest.mark.parametrize("largest", range(SMALLEST_MICRO_BATCH, 9))
+def test_no_part_is_larger_than_asked_or_a_single_image(largest: int) -> None:
+    for count in range(2, 60):
+        parts = even_parts(count, largest)
+        assert [one for part in parts for one in range(count)[part]] == list(range(count))
+        assert all(2 <= part.stop - part.start <= largest for part in parts)
+
+
+def test_with_parts_any_smaller_one_could_be_a_single_image() -> None:
+    assert even_parts(3, SMALLEST_MICRO_BATCH - 1)[0] == slice(0, 1)

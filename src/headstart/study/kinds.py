@@ -136,7 +136,7 @@ def _train_probe(bench: Bench, recipe: Recipe, backbone: Backbone | None, seed: 
         linear = linear.to(bench.device)
         train, val = (_array_batches(bench, features.values, part) for part in (bench.split.train, bench.split.val))
         # On two threads a small step takes twice as long as on one wherever a third is at work, such as the terminal's (docs/log.md).
-        with torch_threads(threads_for(recipe.batch_size * linear.weight.numel())):
+        with torch_threads(threads_for(recipe.images_at_once * linear.weight.numel())):
             fitted = _fit(bench, recipe, linear, train, val, seed, folder)
         weight, bias = linear.weight.detach().cpu(), linear.bias.detach().cpu()
     head_seconds = fitted.seconds if fitted else time.perf_counter() - started

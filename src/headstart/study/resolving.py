@@ -8,6 +8,7 @@ from headstart.models.backbones import Backbone, default_input_size
 from headstart.models.metadata import Interpolation
 from headstart.records import ImageSet, Indices, Preprocessing, Recipe, Split
 from headstart.study.presets import trains_by_epochs
+from headstart.training.steps import SMALLEST_MICRO_BATCH
 
 _SCRATCH_LARGEST_INPUT = 96  # chosen: beyond it the simple CNN only becomes slower
 _ENLARGED = 2
@@ -71,7 +72,7 @@ def require_possible(recipe: Recipe, images: ImageSet, backbone: Backbone | None
     Raises:
         UsageError: the backbone takes one size only, and another is asked for.
         UsageError: it trains by epochs, and neither it nor the user says how many.
-        UsageError: its momentum or its largest shift is no share.
+        UsageError: its momentum or its largest shift is no share, or its micro-batch has too few images.
     """
     if trains_by_epochs(recipe) and not overrides.epochs:
         _require_epochs(recipe)
@@ -82,6 +83,11 @@ def require_possible(recipe: Recipe, images: ImageSet, backbone: Backbone | None
     if not 0 < recipe.max_shift < 1:
         raise UsageError(
             f"The recipe {recipe.name!r} has max_shift = {recipe.max_shift:g}; it is a share of the image's side, above 0 and below 1."
+        )
+    if 0 != recipe.micro_batch < SMALLEST_MICRO_BATCH:
+        raise UsageError(
+            f"The recipe {recipe.name!r} has micro_batch = {recipe.micro_batch}; it is at least {SMALLEST_MICRO_BATCH} images, or 0 for "
+            "the whole batch at once."
         )
     if backbone is not None and backbone.fixed_size:
         size = _wanted_size(recipe, overrides)

@@ -21,6 +21,9 @@ _WRITTEN_STEPS = (
     3  # before one is recorded, as PyTorch's notes on CUDA graphs advise: what is made at first use exists by then
 )
 
+SMALLEST_MICRO_BATCH = 3
+"""With fewer, a part of a batch could be a single image, of which batch norm has no statistics."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,6 +44,7 @@ class Step:
         optimizer: over the network's trainable parameters.
         arithmetic: of the device.
         average: of the weights, if one is kept.
+        micro_batch: of the recipe.
     """
 
     warm_up = 1
@@ -53,12 +57,14 @@ class Step:
         optimizer: torch.optim.Optimizer,
         arithmetic: Arithmetic,
         average: WeightAverage | None,
+        micro_batch: int = 0,
     ) -> None:
         self._network = network
         self._criterion = criterion
         self._optimizer = optimizer
         self._arithmetic = arithmetic
         self._average = average
+        self._micro_batch = micro_batch
 
     def set_rates(self, factor: float) -> None:
         """Set every group's learning rate to `factor` times its initial one."""
@@ -87,18 +93,24 @@ class Step:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Everything that happens on the device."""
         criterion = self._criterion
-        with self._arithmetic.mixed():
-            outputs = self._network(inputs)
-        outputs = outputs.float()
-        loss = criterion(outputs, positions)
-        if mixture is not None:
-            loss = mixture.share * loss + (1 - mixture.share) * criterion(outputs, positions[mixture.partners])
+        partners = None if mixture is None else positions[mixture.partners]
+        mean_loss = torch.zeros((), device=inputs.device)
+        hits = torch.zeros((), dtype=torch.int64, device=inputs.device)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        for part in even_parts(len(inputs), self._micro_batch):
+            with self._arithmetic.mixed():
+                outputs = self._network(inputs[part])
+            outputs = outputs.float()
+            loss = criterion(outputs, positions[part])
+            if mixture is not None and partners is not None:
+                loss = mixture.share * loss + (1 - mixture.share) * criterion(outputs, partners[part])
+            loss = loss * (len(outputs) / len(inputs))
+            loss.backward()  # type: ignore[no-untyped-call]
+            mean_loss, hits = mean_loss + loss.detach(), hits + criterion.hits(outputs, positions[part])
         self._optimizer.step()
         if self._average is not None:
             self._average.take_in(self._network)
-        return loss.detach(), criterion.hits(outputs, positions)
+        return mean_loss, hits
 
 
 class RecordedStep(Step):
@@ -117,8 +129,9 @@ class RecordedStep(Step):
         optimizer: torch.optim.Optimizer,
         arithmetic: Arithmetic,
         average: WeightAverage | None,
+        micro_batch: int = 0,
     ) -> None:
-        super().__init__(network, criterion, optimizer, arithmetic, average)
+        super().__init__(network, criterion, optimizer, arithmetic, average, micro_batch)
         self._device = next(self._network.parameters()).device
         self._beside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         self._written, self._largest = 0, 0
@@ -195,7 +208,20 @@ def make_step(
     """
     on_gpu = arithmetic.device_type == "cuda" and isinstance(optimizer, Muon)
     is_fixed = not recipe.mixup and not recipe.callbacks and not _draws_numbers(network)
-    return (RecordedStep if on_gpu and is_fixed else Step)(network, criterion, optimizer, arithmetic, average)
+    kind = RecordedStep if on_gpu and is_fixed else Step
+    return kind(network, criterion, optimizer, arithmetic, average, recipe.micro_batch)
+
+
+def even_parts(count: int, largest: int) -> list[slice]:
+    """Cut so many images into parts whose sizes differ by at most one, none larger than asked; 0 cuts nothing.
+
+    >>> even_parts(10, 4)
+    [slice(0, 3, None), slice(3, 6, None), slice(6, 10, None)]
+    >>> even_parts(10, 0)
+    [slice(0, 10, None)]
+    """
+    parts = -(-count // largest) if largest else 1
+    return [slice(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 
 
 def _draws_numbers(network: nn.Module) -> bool:
