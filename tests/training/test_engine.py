@@ -512,3 +512,17 @@ def test_tensorboard_that_is_not_installed_is_an_error_with_its_command(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(EnvironmentProblem, match=r"pip install 'headstart\[tensorboard\]'"):
         TensorBoard(tmp_path)
+
+
+def test_larger_inputs_are_evaluated_fewer_at_once_and_keep_their_order() -> None:
+    seen: list[int] = []
+
+    class Watched(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            seen.append(len(inputs))
+            return inputs.amax((1, 2))
+
+    values = np.zeros((110, 96, 96, 3), np.float32) + np.arange(110, dtype=np.float32)[:, None, None, None]
+    logits = predict_logits(Watched(), ArrayBatches(values, np.zeros(110, np.int64), np.arange(110)), CPU)
+    assert np.array_equal(logits[:, 0], np.arange(110))
+    assert seen == [32, 37, 37, 4]

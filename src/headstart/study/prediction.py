@@ -23,16 +23,16 @@ from headstart.training.arithmetic import arithmetic_of, full_precision, threads
 from headstart.training.averaging import WeightAverage
 from headstart.training.batches import ImageBatches
 from headstart.training.criterion import Criterion
-from headstart.training.engine import EVALUATION_BATCH, curve_images, make_optimizer
+from headstart.training.engine import curve_images, evaluation_batch, make_optimizer
 from headstart.training.features import are_extracted, network_key
 from headstart.training.frozen import export_has_failed
 from headstart.training.probe import predict_probe_seconds
 from headstart.training.steps import even_parts, make_step
 
 _TIMED_STEPS, _MOST_TIMED_STEPS = 3, 15
-_TIMED_SECONDS, _MOST_TIMED_SECONDS = 0.5, 3.0
+_TIMED_SECONDS = 0.5
 """Chosen: so many steps at least, and more of them until so many seconds are over, so that a moment in which a shared machine is busy with
-something else does not make the median; where a step takes seconds, no such moment does, and fewer are enough."""
+something else does not make the median."""
 
 _TIMED_IMAGES = 16  # of a frozen network, whose pace is known from few
 _DEPTHWISE_SPEED_UP, _PLAIN_SPEED_UP = 2.2, 1.2  # measured: see `_speed_up`
@@ -228,7 +228,7 @@ def _are_cached(
 
 
 def time_steps(network: nn.Module, recipe: Recipe, prepare: Callable[[], torch.Tensor], labels: torch.Tensor) -> Pace:
-    """A training's pace; medians of three steps or more, fewer where they take seconds, after those that warm up.
+    """A training's pace; medians of three steps or more, after those that warm up.
 
     A step is the recipe's own: its images prepared, its optimizer, its batch norm, its average of the weights.
 
@@ -255,7 +255,7 @@ def time_steps(network: nn.Module, recipe: Recipe, prepare: Callable[[], torch.T
             step(inputs, positions)
             wait_for(labels.device)
             durations.append(time.perf_counter() - started)
-    few = inputs[:EVALUATION_BATCH]
+    few = inputs[: evaluation_batch(labels.device.type, inputs[0].numel())]
     with full_precision(), seen_once(network):  # an untrained network's answers are all close
         judged = once = _time_forward(network, few) / len(few)
         if arithmetic.dtype != torch.float32:
@@ -279,4 +279,4 @@ def _time_forward(network: nn.Module, inputs: torch.Tensor) -> float:
 def _is_enough(durations: list[float]) -> bool:
     """Whether so many timed steps, in seconds, tell the pace."""
     long_enough = sum(durations) >= _TIMED_SECONDS or len(durations) >= _MOST_TIMED_STEPS
-    return (len(durations) >= _TIMED_STEPS and long_enough) or sum(durations) >= _MOST_TIMED_SECONDS
+    return len(durations) >= _TIMED_STEPS and long_enough

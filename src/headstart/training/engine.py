@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -42,9 +42,11 @@ from headstart.training.schedules import SCHEDULES
 from headstart.training.steps import Mixture, Step, make_step
 from headstart.training.tally import Tally
 
-EVALUATION_BATCH = 256  # chosen: fits the cache with small images, amortises the call overhead
-_GPU_EVALUATION = 1 << 23
-"""Numbers of a batch on a GPU (chosen: 32 MB): 2,730 images of 32 px, so that calls are few where each costs more than the pixels do."""
+_EVALUATED_NUMBERS = {"cpu": 1 << 20, "gpu": 1 << 23}
+_EVALUATED_IMAGES = {"cpu": (32, 256), "gpu": (256, 1 << 23)}
+"""How many numbers a batch has that is evaluated, and at least and at most so many images; chosen. On a CPU 256 images of 64 to 128 px at
+once took 1.1 to 1.7 times as long, each seen once; with close answers looked at again between 0.9 and 1.2 times (docs/log.md). On a GPU
+calls should be few where each costs more than the pixels do (32 MB: 2,730 images of 32 px)."""
 _CURVE_IMAGES = 1000, 5000
 """Chosen: the train accuracy of a curve is read from as many images as the val accuracy is, but from at least and at most so many (+-3 and
 +-1.4 points): with more than val has, and seen in both directions, it was two fifths of an epoch on 4,500 images (docs/log.md)."""
@@ -232,7 +234,7 @@ def predict_logits(
     order = np.arange(len(batches.labels)) if positions is None else positions
     outputs = []
     mixed = arithmetic.mixed if arithmetic is not None else nullcontext
-    done, size = 0, EVALUATION_BATCH
+    done, size = 0, _EVALUATED_IMAGES[_memory_of(device.type)][0]  # until it is known how many numbers an input has
     with torch.inference_mode(), full_precision(), mixed():
         while done < len(order):
             inputs = batches.inputs(order[done : done + size], None).to(device)
@@ -254,12 +256,20 @@ def curve_images(val_images: int) -> int:
 
 
 def evaluation_batch(device_type: str, numbers: int) -> int:
-    """How many inputs of so many numbers are evaluated at once: a GPU takes more where they are small.
+    """How many inputs of so many numbers are evaluated at once: more where they are small, and on a GPU.
 
-    >>> evaluation_batch("cpu", 3 * 32 * 32), evaluation_batch("cuda", 3 * 32 * 32), evaluation_batch("cuda", 3 * 224 * 224)
-    (256, 2730, 256)
+    >>> evaluation_batch("cpu", 3 * 32 * 32), evaluation_batch("cpu", 3 * 96 * 96)
+    (256, 37)
+    >>> evaluation_batch("cuda", 3 * 32 * 32), evaluation_batch("mps", 3 * 224 * 224)
+    (2730, 256)
     """
-    return EVALUATION_BATCH if device_type == "cpu" else max(EVALUATION_BATCH, _GPU_EVALUATION // numbers)
+    kind = _memory_of(device_type)
+    fewest, most = _EVALUATED_IMAGES[kind]
+    return min(max(_EVALUATED_NUMBERS[kind] // numbers, fewest), most)
+
+
+def _memory_of(device_type: str) -> Literal["cpu", "gpu"]:
+    return "cpu" if device_type == "cpu" else "gpu"
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe, fused: bool | None) -> torch.optim.Optimizer:
