@@ -22,6 +22,7 @@ from headstart.errors import RunError, UsageError
 from headstart.files import read_json, write_json
 from headstart.models import weights
 from headstart.models.backbones import build_backbone, find_backbone
+from headstart.models.cost import Speed, speed
 from headstart.models.weights import BUNDLED_WEIGHTS
 from headstart.records import NotRun, Recipe, Split, TrialResult, trial_identity
 from headstart.study.checks import knows_the_test_images
@@ -355,6 +356,28 @@ def test_small_images_have_a_backbone_without_network_or_weights(
     assert probe.preprocessing is not None
     assert probe.preprocessing.input_size == 32
     assert probe.weights_sha256 == find_backbone("small32_m").weights_sha256
+
+
+def test_every_network_is_timed_and_loaded_in_the_memory_format_that_it_is_fed_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[torch.nn.Module] = []
+
+    def noted(network: torch.nn.Module, input_size: int) -> Speed:
+        timed.append(network)
+        return speed(network, input_size)
+
+    monkeypatch.setattr("headstart.study.trial.speed", noted)
+    outcome, _ = _run(_request(tmp_path))
+    folders = [outcome.ledger.trial_folder(recipe.results[0].identity) for recipe in outcome.recipes]
+    kernels = [
+        layer.weight
+        for network in [*timed, *(load_bundle(folder).network for folder in folders)]
+        for layer in network.modules()
+        if isinstance(layer, torch.nn.Conv2d)
+    ]
+    assert len(kernels) > 2 * len(timed) > 0
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
 
 
 def test_an_architecture_can_be_trained_from_scratch(tmp_path: Path) -> None:
