@@ -137,7 +137,7 @@ def load_bundle(folder: Path) -> Bundle:
         raise RunError(f"{weights} cannot be read ({error}). Delete {folder} and run the comparison again.") from error
     settings = facts["preprocessing"]
     return Bundle(
-        network=network.eval().to(memory_format=torch.channels_last),  # as it is fed
+        network=network.eval(),
         preprocessing=Preprocessing(**{**settings, "mean": tuple(settings["mean"]), "std": tuple(settings["std"])}),
         class_names=tuple(facts["class_names"]),
         canvas=facts["canvas"],

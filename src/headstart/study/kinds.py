@@ -100,7 +100,6 @@ def _train_scratch(bench: Bench, recipe: Recipe, backbone: Backbone | None, seed
     """One of the project's own networks, or a backbone's architecture, every weight drawn anew."""
     spec = classifier_spec(_preprocessing(recipe).input_size, len(bench.images.class_names), backbone, recipe)
     network = build_network(spec, derive_seed(seed, "initialisation")).to(bench.device)
-    network = network.to(memory_format=torch.channels_last)
     if isinstance(network, FastCNN):
         network.whiten(_some_training_images(bench, recipe, images_to_whiten(spec.input_size)))
     train, val = (_image_batches(bench, recipe, part) for part in (bench.split.train, bench.split.val))
@@ -141,8 +140,7 @@ def _train_probe(bench: Bench, recipe: Recipe, backbone: Backbone | None, seed: 
         weight, bias = linear.weight.detach().cpu(), linear.bias.detach().cpu()
     head_seconds = fitted.seconds if fitted else time.perf_counter() - started
     network, spec = _classifier(bench, recipe, backbone, module)
-    # As it is fed: otherwise one image takes up to four times as long (docs/log.md).
-    network = network.to(memory_format=torch.channels_last)
+    network = network.to(memory_format=torch.channels_last)  # as `build_network`
     with torch.no_grad():
         network.head.weight.copy_(weight)
         network.head.bias.copy_(bias)

@@ -94,7 +94,7 @@ def predict_seconds(
     prepare = augmented(images, some, recipe, device)
     if recipe.kind == "scratch":
         spec = classifier_spec(recipe.preprocessing.input_size, classes, backbone, recipe)
-        network = build_network(spec).to(device).to(memory_format=torch.channels_last)
+        network = build_network(spec).to(device)
         pace = time_steps(network, recipe, prepare, labels)
         return PredictedCost(0.0, *_trained_and_judged(pace, split, recipe.batch_size))
     if backbone is None:

@@ -251,7 +251,7 @@ def _train(material: Material, recipe: Recipe, observer: Observer) -> _Trained:
         features = _teacher_features(material, material.teacher, observer)
         network, criterion = _taught(material, recipe, network, features)
         teacher_seconds = features.seconds
-    network = network.to(device).to(memory_format=torch.channels_last)
+    network = network.to(device)
     pixels, labels, preprocessing = images.images, images.labels, recipe.preprocessing
     train = ImageBatches(pixels, labels, split.train, preprocessing, recipe.augmentation, device, recipe.max_shift)
     val = ImageBatches(pixels, labels, split.val, preprocessing, device=device)

@@ -132,7 +132,7 @@ def _predicted(material: Material) -> dict[str, Any]:
     """Epochs and seconds, from a few timed steps."""
     request, images, recipe, device = material.request, material.images, material.recipe, material.device
     batch = material.split.train[: recipe.batch_size]
-    network = build_network(classifier_structure(material)).to(device).to(memory_format=torch.channels_last)
+    network = build_network(classifier_structure(material)).to(device)
     labels = torch.from_numpy(images.labels[batch]).to(device)
     pace = time_steps(network, recipe, augmented(images, batch, recipe, device), labels)
     per_epoch = epoch_seconds(pace, material.split, recipe.batch_size)
